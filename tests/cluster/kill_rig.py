@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +26,14 @@ from atomstream.cluster.balancer import balancing
 from atomstream.cluster.engine import Engine
 from atomstream.cluster.engines import BUCKET
 from atomstream.cluster.local_cluster import LocalCluster
+from atomstream.cluster.nodes import AnalystNode
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.live.messages import CurrentResults, StoredBatch
 from atomstream.server.live.result_log import applied
 from atomstream.server.live.shared_records import SharedEntry, decoded
 from atomstream.server.ports.bus import Bus
 from atomstream.server.ports.jetstream_log import JetStreamLog
+from atomstream.server.ports.placement import partition_of
 from atomstream.server.ports.store import Store
 from atomstream.server.ports.store_url import open_store
 from atomstream.server.ports.stream_log import StreamLog
@@ -44,6 +48,8 @@ START_MS: Final = 1_735_689_600_000.0
 FROZEN_S: Final = 6.0
 """Longer than a pin of 3 s: the frozen process' streams are given to another one."""
 DOWN_S: Final = 1.0
+LIMIT_S: Final = 180.0
+"""Longest wait for results, on a busy machine."""
 KINDS: Final = ("server", "analyst", "nats", "s3", "postgres", "frozen analyst")
 
 Frames = npt.NDArray[np.uint8]
@@ -119,40 +125,83 @@ class Rig:
         self._films = [film(number, n_chunks * CHUNK) for number in range(n_streams)]
         self._ids: list[str] = []
         self._seen_at: dict[str, list[float]] = {}
-        self._over: Counter[str] = Counter()
+        self._reach: Counter[str] = Counter()
+        """Frames of each stream up to which there were results."""
+        self._came = asyncio.Event()
         self._turn: Counter[str] = Counter()
 
     async def run(self, faults: Sequence[str], folder: Path, pace: float = 1.0) -> Outcome:
         """Send all streams at ``pace`` times their own rate; the faults happen one after another meanwhile."""
         out = Outcome(faults=list(faults))
-        async with AsyncRHEEDStreamer(
-            api_key=self._cluster.api_key, endpoint=self._cluster.url, spool_dir=folder / "spool"
-        ) as streamer:
+        async with self._streaming(out, folder) as streamer:
+            breaking = asyncio.create_task(self._break(faults, self._n_chunks * CHUNK / FPS / pace))
+            begun = time.monotonic()
+            for index in range(self._n_chunks):
+                await asyncio.sleep(max(0.0, begun + index * CHUNK / FPS / pace - time.monotonic()))
+                await self._push(streamer, index)
+            await breaking
+        await self._compare(out, folder)
+        return out
+
+    async def run_steps(self, steps: Sequence[Sequence[str]], folder: Path) -> Outcome:
+        """In each step the parts of it fail at once while one chunk of each stream is sent, until its results are here.
+
+        The number of chunks is that of the steps and two more. Nothing waits for a time, so this takes as long as the
+        computer needs.
+        """
+        assert self._n_chunks == len(steps) + 2
+        out = Outcome(faults=[fault for step in steps for fault in step])
+        async with self._streaming(out, folder) as streamer:
+            await self._push(streamer, 0)
+            await self._analysed(0)
+            for index, step in enumerate(steps, 1):
+                await self._fail_while(
+                    step, partial(self._push, streamer, index), partial(self._analysed, index)
+                )
+            await self._push(streamer, len(steps) + 1)
+        await self._compare(out, folder)
+        return out
+
+    # -- the streams -------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _streaming(self, out: Outcome, folder: Path) -> AsyncIterator[AsyncRHEEDStreamer]:
+        """A streamer with all streams, whose feeds are followed; at the end of the block all results are awaited."""
+        async with AsyncExitStack() as stack:
+            streamer = await stack.enter_async_context(
+                AsyncRHEEDStreamer(
+                    api_key=self._cluster.api_key, endpoint=self._cluster.url, spool_dir=folder / "spool"
+                )
+            )
             for number in range(len(self._films)):
                 data_id = await streamer.initialize(
                     fps=FPS, rotations_per_min=0.0, chunk_size=CHUNK, stream_name=f"stream {number}"
                 )
                 self._ids.append(data_id)
             watching = [asyncio.create_task(self._watch(data_id)) for data_id in self._ids]
-            breaking = asyncio.create_task(self._break(faults, self._n_chunks * CHUNK / FPS / pace))
-            begun = time.monotonic()
-            for index in range(self._n_chunks):
-                await asyncio.sleep(max(0.0, begun + index * CHUNK / FPS / pace - time.monotonic()))
-                for data_id, frames in zip(self._ids, self._films, strict=True):
-                    at = START_MS + 1000.0 * index * CHUNK / FPS
-                    await streamer.push(data_id, index, frames[index * CHUNK : (index + 1) * CHUNK], at)
-            await breaking
+            stack.push_async_callback(_cancel, watching)
+            yield streamer
             reports = [await streamer.finalize(data_id) for data_id in self._ids]
             ended = time.monotonic()
-        out.refused = sum(len(report["lost"]) + report["chunks_failed"] for report in reports)
-        await asyncio.wait_for(asyncio.gather(*watching), 180)
+            out.refused = sum(len(report["lost"]) + report["chunks_failed"] for report in reports)
+            await asyncio.wait_for(asyncio.gather(*watching), LIMIT_S)
         out.after_end_s = round(max(at[-1] for at in self._seen_at.values()) - ended, 1)
         holes = [b - a for at in self._seen_at.values() for a, b in itertools.pairwise(at)]
         out.hole_s = round(max(holes, default=0.0), 1)
-        await self._compare(out, folder)
-        return out
 
-    # -- while it runs -----------------------------------------------------------------------------------
+    async def _push(self, streamer: AsyncRHEEDStreamer, index: int) -> None:
+        for data_id, frames in zip(self._ids, self._films, strict=True):
+            at = START_MS + 1000.0 * index * CHUNK / FPS
+            await streamer.push(data_id, index, frames[index * CHUNK : (index + 1) * CHUNK], at)
+
+    async def _analysed(self, index: int) -> None:
+        """Return when the feeds of all streams have had the results of this chunk."""
+        async with asyncio.timeout(LIMIT_S):
+            while min(self._reach[data_id] for data_id in self._ids) < (index + 1) * CHUNK:
+                self._came.clear()
+                await self._came.wait()
+
+    # -- faults ------------------------------------------------------------------------------------------
 
     async def _break(self, faults: Sequence[str], seconds: float) -> None:
         pause = seconds / (len(faults) + 1)
@@ -161,17 +210,7 @@ class Rig:
             await self._cause(fault)
 
     async def _cause(self, fault: str) -> None:
-        cluster = self._cluster
-        group: dict[str, list[Any]] = {
-            "server": cluster.servers,
-            "analyst": cluster.analysts,
-            "frozen analyst": cluster.analysts,
-            "nats": [cluster.nats],
-            "s3": [cluster.s3],
-            "postgres": [cluster.postgres],
-        }
-        part: Engine = group[fault][self._turn[fault] % len(group[fault])]
-        self._turn[fault] += 1
+        part = self._part(fault)
         if fault == "frozen analyst":
             part.pause()
             await asyncio.sleep(FROZEN_S)
@@ -180,6 +219,43 @@ class Rig:
         await asyncio.to_thread(part.kill)
         await asyncio.sleep(DOWN_S)
         await asyncio.to_thread(part.start)
+
+    async def _fail_while(
+        self, step: Sequence[str], push: Callable[[], Awaitable[None]], done: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Kill or freeze the parts of ``step`` during ``push``. Killed ones start at once, frozen ones end it."""
+        parts = [self._part(fault) for fault in step]
+        frozen = [part for fault, part in zip(step, parts, strict=True) if fault == "frozen analyst"]
+        killed = [part for part in parts if part not in frozen]
+        try:
+            for part in frozen:
+                part.pause()
+            await asyncio.gather(*(asyncio.to_thread(part.kill) for part in killed))
+            await push()
+            await asyncio.gather(*(asyncio.to_thread(part.start) for part in killed))
+            await done()
+        finally:
+            for part in frozen:
+                part.resume()
+
+    def _part(self, fault: str) -> Engine:
+        """The part that fails: each of its kind in turn; of the analysis processes that with the first stream."""
+        cluster = self._cluster
+        group: dict[str, Sequence[Engine]] = {
+            "server": cluster.servers,
+            "analyst": cluster.analysts,
+            "frozen analyst": cluster.analysts,
+            "nats": [cluster.nats],
+            "s3": [cluster.s3],
+            "postgres": [cluster.postgres],
+        }
+        owners = [part for part in group[fault] if isinstance(part, AnalystNode) and owns(part, self._ids[0])]
+        if owners:
+            return owners[0]
+        self._turn[fault] += 1
+        return group[fault][(self._turn[fault] - 1) % len(group[fault])]
+
+    # -- results -----------------------------------------------------------------------------------------
 
     async def _watch(self, data_id: str) -> None:
         """Follow the feed through the load balancer, as a page does: after each loss of the connection again."""
@@ -197,6 +273,8 @@ class Rig:
                             if record["type"] == "batch":
                                 last = record["seq"]
                                 seen.append(time.monotonic())
+                                self._reach[data_id] = record["start"] + record["count"]
+                                self._came.set()
                         if feed.close_code == 1000:
                             return
                 await asyncio.sleep(0.1)
@@ -245,6 +323,19 @@ class Rig:
         made, right = batches(found), batches(expected)
         out.differing += sum(made.get(key) != value for key, value in right.items())
         out.differing += len(made.keys() - right.keys())
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def owns(analyst: AnalystNode, data_id: str) -> bool:
+    """Whether an analysis process has a stream, by its log since its last start."""
+    log = (analyst.folder / "log.txt").read_text("utf-8").rpartition("atomstream analyses")[2]
+    begins = f"partition {partition_of(data_id)}: its streams are analysed "
+    return re.findall(f"{begins}(here|elsewhere)", log)[-1:] == ["here"]
 
 
 async def entries(log: StreamLog, data_id: str) -> list[SharedEntry]:
