@@ -95,6 +95,7 @@ async def _keep_small(streams: StreamRegistry, most_bytes: int) -> None:
     while True:
         await asyncio.sleep(SHRINK_S)
         try:
+            await streams.refresh_shared()
             found = await asyncio.to_thread(cached_streams, streams.folder)
             await shrink(found, most_bytes, streams.uncache)
         except Exception as error:  # it is tried again

@@ -23,6 +23,8 @@ from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner, shared_secret
 from atomstream.server.listening import handle_shares
 from atomstream.server.live.manager import ResultsManager
+from atomstream.server.retention.facts import FolderFacts
+from atomstream.server.retention.report import FolderRecord
 from atomstream.server.retention.retention import Retention
 from atomstream.server.retention_rules import RetentionSettings
 from atomstream.server.settings import ServerSettings
@@ -138,6 +140,18 @@ def _signals(settings: ServerSettings, store: Store | None) -> SignalRegistry:
     return SharedSignalRegistry(settings.data_dir, store)
 
 
+def _retention(
+    settings: ServerSettings, streams: StreamRegistry, results: ResultsManager, store: Store | None
+) -> Retention:
+    rules = settings.retention or RetentionSettings()
+    if store is None:
+        return Retention(rules, FolderRecord(settings.data_dir), FolderFacts(streams), streams, results)
+    from atomstream.server.retention.shared_facts import StoreFacts
+    from atomstream.server.retention.shared_report import StoreRecord
+
+    return Retention(rules, StoreRecord(store), StoreFacts(store), streams, results)
+
+
 async def open_parts(
     settings: ServerSettings,
     stack: AsyncExitStack,
@@ -175,7 +189,7 @@ async def open_parts(
     await tool_signals.load()
     readers = ReadPools(settings.read_threads, settings.max_waiting_reads)
     at_the_end(stack, "ending the readers", readers.close)
-    retention = Retention(settings.retention or RetentionSettings(), settings.data_dir, streams, results)
+    retention = _retention(settings, streams, results, store)
     at_the_end(stack, "ending the retention", retention.close)
     streams.deleted_from.update(await catalogue.deleted_streams(settings.streams_dir))
     streams.deleted_from.update(await asyncio.to_thread(read_deletions, settings.streams_dir))

@@ -167,10 +167,6 @@ class ServerSettings:
             raise ConfigError(
                 "With a message bus other processes analyse the streams, which they find in a store: add --store URL."
             )
-        if self.store is not None and self.retention is not None:
-            raise ConfigError(
-                "The rules of [retention] work on a data folder; they do not work with --store yet."
-            )
 
     def _check_tls(self) -> None:
         for name in ("tls_cert", "tls_key"):

@@ -9,9 +9,8 @@ works on the folder as it does on a computer of its own.
 from __future__ import annotations
 
 import json
-import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -20,33 +19,31 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from atomstream.errors import ShardError
+from atomstream.errors import ShardError, StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.chunk_index import ChunkIndex, Stamps, extrapolated_origin
-from atomstream.server.archive.column import COLUMN_CHUNK
+from atomstream.server.archive.copied_files import ANALYSIS, POSITION, CopiedFiles, in_order
 from atomstream.server.archive.damage import StreamDamage
-from atomstream.server.archive.metadata import ABOUT, ORIGIN, geometry_in, lost_in, origin_in
+from atomstream.server.archive.metadata import (
+    ABOUT,
+    ORIGIN,
+    RUNNING,
+    geometry_in,
+    lost_in,
+    origin_in,
+    read_about_file,
+)
 from atomstream.server.archive.mirror import GROUP, Mirror
 from atomstream.server.archive.records import ChunkTimes, Geometry, UploadClaims
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare
 from atomstream.server.archive.shared_stream import SharedStream
-from atomstream.server.archive.small_arrays import is_small
+from atomstream.server.archive.shared_thinning import SharedThinnedFrames, is_planned
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.archive.thinning import ABOUT_KEY, KEPT, ThinnedFrames
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError
 from atomstream.system.files import LOCAL, FileSystem
-
-_ANALYSIS: Final = "analysis"
-_POSITION: Final = f"{_ANALYSIS}/position"
-"""How far the other files of the folder are. It is the first one to be read and the last one to be written."""
-_RECORDS: Final = f"{_ANALYSIS}/results.log"
-_CHECKPOINT: Final = f"{_ANALYSIS}/checkpoint"
-"""What the records amount to, up to some number: not newer than they are."""
-
-_OF_A_RUN: Final = ("analysis/running", "analysis/state")
-"""Files of an analysis that runs: another server begins its own."""
-
 
 _READERS: Final = 8
 _AT_ONCE: Final = 64
@@ -132,6 +129,7 @@ class CachedArchive(StreamArchive):
         self._copies = copies
         super().__init__(folder, about, file_system, damage)
         self._mirroring = threading.Lock()
+        self._copied = CopiedFiles(folder, self._index.group)
         self._followed = IndexSet()
         self._followed_lock = threading.Lock()
         self.may_replace: Callable[[], None] = lambda: None
@@ -140,6 +138,12 @@ class CachedArchive(StreamArchive):
 
     def _make_index(self, group: ZarrGroup) -> ChunkIndex:
         return _SharedIndex(self, group)
+
+    def _make_thinned(self) -> ThinnedFrames:
+        self._shared_thinned = SharedThinnedFrames(
+            self._index, self.files, self._stripes, self.shared, self._send_kept, self._take_kept
+        )
+        return self._shared_thinned
 
     @classmethod
     def create_shared(
@@ -185,6 +189,9 @@ class CachedArchive(StreamArchive):
         file_system.make_folder(archive._index.group.folder, durable=False)
         if not (folder / ABOUT).is_file():
             archive._fill()
+        elif archive._was_thinned(_thinning_in(folder)):
+            archive._drop_thinned()
+            archive._write_about()
         geometry = geometry_in(about)
         if geometry is not None and not (archive._index.group.folder / FRAMES / DOCUMENT).exists():
             archive._index.group.add_frames(geometry)  # another server has stored the first chunk
@@ -199,13 +206,13 @@ class CachedArchive(StreamArchive):
         the records, documents, columns.
         """
         self.flush_metadata()
-        position = self._fetched(_POSITION)
-        for name in _in_order(self.shared.names(_ANALYSIS)):
+        position = self._fetched(POSITION)
+        for name in in_order(self.shared.names(ANALYSIS)):
             self._restore(name, self._fetched(name))
         arrays = [name for name in self.shared.listing().others if name.startswith("frames.zarr/")]
         for name in sorted(arrays, key=lambda name: (not name.endswith(DOCUMENT), name != GROUP)):
             self._restore(name, self._fetched(name))
-        self._restore(_POSITION, position)
+        self._restore(POSITION, position)
         self._write_about()
 
     def _fetched(self, name: str) -> bytes | None:
@@ -236,10 +243,13 @@ class CachedArchive(StreamArchive):
         """
         present = self._or_deleted(self.shared.read_about)
         with self._index.writing:
-            changed = present != self._about
-            if changed:
-                self._adopt(present)
-            return changed
+            before = self._about
+            if present == before:
+                return False
+            self._adopt(present)
+            if self._was_thinned(before.get(ABOUT_KEY)):
+                self._drop_thinned()
+            return True
 
     def _adopt(self, about: dict[str, Any]) -> None:
         self._about = about
@@ -343,7 +353,7 @@ class CachedArchive(StreamArchive):
             self.note_unreadable(index, str(error))
             return False
         self._index.add(index, stamps)
-        self.thinned.note_stored(index)
+        self._shared_thinned.note_followed(index)
         with self._followed_lock:
             self._followed.add(index)
         return True
@@ -370,6 +380,37 @@ class CachedArchive(StreamArchive):
             self._index.set_geometry(geometry)
         return geometry
 
+    # -- thinned by another server -----------------------------------------------------------------------
+
+    def is_analysed_again(self) -> bool:
+        """As in the base class; by whichever process."""
+        with suppress(ObjectMissingError):
+            self.shared.store.head(self.shared.key(RUNNING))
+            return True
+        return False
+
+    def _was_thinned(self, before: Any) -> bool:
+        """Whether frames were removed since the description had ``before`` about that."""
+        return is_planned(self._about) and self._about[ABOUT_KEY] != before
+
+    def _drop_thinned(self) -> None:
+        """Take over which frames are left, and remove the shards of the folder: they have all frames."""
+        self._take_kept()
+        for shard in self._index.group.shards.glob("*/0/0"):
+            self._file_system.unlink(shard)
+
+    def _take_kept(self) -> None:
+        kept = f"{self._index.group.folder.name}/{KEPT}"
+        for name in sorted(self.shared.names(kept), key=lambda name: name.endswith(DOCUMENT)):
+            self._restore(name, self._fetched(name))
+        with self._index.writing:
+            self._index.group.reload(KEPT)
+
+    def _send_kept(self) -> None:
+        """Copy which frames are left to the store. Only the server that thins the stream does so."""
+        with self._mirroring:
+            self._mirror.send(self._copied.kept_frames())
+
     # -- copies for other readers ------------------------------------------------------------------------
 
     def finish(self) -> None:
@@ -379,7 +420,9 @@ class CachedArchive(StreamArchive):
         if not self._copies:
             return
         with self._mirroring:
-            self._mirror.send((*self._all_columns(), *self._documents(), *self._results()))
+            self._mirror.send(
+                (*self._copied.all_columns(), *self._copied.documents(), *self._copied.results())
+            )
 
     def mirror(self) -> None:
         """Copy to the store what readers of the growing stream need: documents, and the ends of the columns.
@@ -393,40 +436,11 @@ class CachedArchive(StreamArchive):
             return
         with self._mirroring:
             with self._index.writing:
-                names = [*self._last_columns(), *self._documents()]
+                names = [*self._copied.last_columns(), *self._copied.documents()]
             self._mirror.send(names)
 
     def _check_replacing(self) -> None:
         self.may_replace()
-
-    def _documents(self) -> Iterator[str]:
-        """The documents of the arrays, then that of the group."""
-        for name in tuple(self._index.group.documents):
-            yield f"{self._index.group.folder.name}/{name}/{DOCUMENT}"
-        yield f"{self._index.group.folder.name}/{DOCUMENT}"
-
-    def _last_columns(self) -> Iterator[str]:
-        """The last two files of each column, and all files of small arrays."""
-        group = self._index.group
-        for name, document in group.documents.items():
-            shape = group.shape_of(name)
-            if is_small(document):
-                yield from _names_in(self.folder, f"{group.folder.name}/{name}/c")
-            elif shape is not None:
-                last = max(0, group.lengths[shape[0]] - 1) // COLUMN_CHUNK
-                yield from (f"{group.folder.name}/{name}/c/{number}" for number in {max(0, last - 1), last})
-
-    def _all_columns(self) -> Iterator[str]:
-        group = self._index.group
-        for name in tuple(group.documents):
-            if name != FRAMES:
-                yield from _names_in(self.folder, f"{group.folder.name}/{name}/c")
-
-    def _results(self) -> Iterator[str]:
-        """The files of the analysis, but for those of one that runs; each one after those that it refers to."""
-        for name in (*reversed(_in_order(_names_in(self.folder, _ANALYSIS))), _POSITION):
-            if name not in _OF_A_RUN and ".damaged-" not in name:
-                yield name
 
     def delete(self, target: Path) -> None:
         """As in the base class; first in the store, where the description goes first."""
@@ -434,18 +448,9 @@ class CachedArchive(StreamArchive):
         super().delete(target)
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    """The files of an analysis but for the position, each one before those that may not be older than it."""
-    first = [_CHECKPOINT, _RECORDS]
-    others = sorted(set(names) - {*first, _POSITION})
-    return [*first, *others]
-
-
-def _names_in(folder: Path, name: str) -> list[str]:
-    """The files directly in a folder, by their names in the stream's."""
+def _thinning_in(folder: Path) -> Any:
+    """What the description in a folder has about a thinning; None if it can't be read."""
     try:
-        found = os.scandir(folder / name)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    with found:
-        return sorted(f"{name}/{entry.name}" for entry in found if entry.is_file(follow_symlinks=False))
+        return read_about_file(folder).get(ABOUT_KEY)
+    except StreamError:
+        return None

@@ -49,6 +49,8 @@ class Thinning(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     planned: bool = False
     """True once ``frame_kept`` has all values of this thinning: an interrupted one is continued from it."""
+    chunks: str = ""
+    """The chunks that are thinned, such as ``0-99``: one that is uploaded later stays whole. Empty: all."""
 
 
 class StreamMetadata(msgspec.Struct, frozen=True):
@@ -126,6 +128,8 @@ def write_about(about: StreamMetadata) -> dict[str, Any]:
 
 
 ABOUT: Final = "stream.json"
+RUNNING: Final = "analysis/running"
+"""The file of a stream that is there while an analysis runs."""
 
 
 def is_stream_id(name: str) -> bool:

@@ -12,18 +12,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from atomstream.errors import ConflictError, StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.archive.metadata import ABOUT, ORIGIN, is_stream_id
 from atomstream.server.archive.records import ChunkTimes, Geometry
-from atomstream.server.archive.shard_file import END_NBYTES, trailer_of
+from atomstream.server.archive.shard_file import END_NBYTES, Trailer, trailer_of
 from atomstream.server.ports.store import (
     ObjectExistsError,
     StaleObjectError,
     Store,
+    StoredObject,
 )
-from atomstream.shard import index_nbytes
+from atomstream.shard import ABSENT, Fetch, ShardLayout, index_nbytes
 
 STREAMS: Final = "streams"
 _SHARDS: Final = "frames.zarr/frames/c/"
@@ -37,9 +41,10 @@ _FIRST_STAYS: Final = (ORIGIN,)
 
 @dataclass(slots=True)
 class Listing:
-    """What a stream has in the store: the indices of its chunks, and the names of its other objects."""
+    """What a stream has in the store: the indices of its chunks and their bytes, the names of its other objects."""
 
     chunks: IndexSet = field(default_factory=IndexSet)
+    chunk_nbytes: int = 0
     others: list[str] = field(default_factory=list)
 
 
@@ -129,13 +134,21 @@ class SharedStream:
             return False
         return True
 
-    def replace_chunk(self, index: int, shard: bytes) -> None:
-        """Store a shard in the place of a damaged one."""
-        self.store.put(self._shard(index), shard, if_match=self.store.head(self._shard(index)).etag)
+    def replace_chunk(self, index: int, shard: bytes, etag: str | None = None) -> None:
+        """Store a shard in the place of the present one, or of that with this etag.
+
+        Raises:
+            StaleObjectError: it was replaced meanwhile. ObjectMissingError: there is none.
+        """
+        self.store.put(self._shard(index), shard, if_match=etag or self.store.head(self._shard(index)).etag)
 
     def chunk(self, index: int) -> bytes:
         """The bytes of a shard; raises ObjectMissingError."""
         return self.store.fetch(self._shard(index))
+
+    def chunk_object(self, index: int) -> StoredObject:
+        """A shard with its etag; raises ObjectMissingError."""
+        return self.store.get(self._shard(index))
 
     def stamps(self, index: int, geometry: Geometry) -> ChunkTimes:
         """Times and per-frame data of a chunk, from the two ends of its shard.
@@ -143,6 +156,18 @@ class SharedStream:
         Raises:
             ObjectMissingError: it is not stored. ShardError: it is damaged.
         """
+        return self._ends(index, geometry)[0].stamps
+
+    def present(self, index: int, geometry: Geometry) -> npt.NDArray[np.bool_]:
+        """Which frames of a chunk are in its shard, (N,): all but those that were removed. Raises as :meth:`stamps`."""
+        trailer, fetch, nbytes = self._ends(index, geometry)
+        if not trailer.thinned:  # absent frames of an upload are black ones
+            return np.ones(trailer.stamps.dims[0], dtype=bool)
+        layout = ShardLayout.fetch(fetch, nbytes, trailer.stamps.dims, geometry.dtype, geometry.chunk_size)
+        return np.asarray(layout.index[:, 0] != ABSENT)
+
+    def _ends(self, index: int, geometry: Geometry) -> tuple[Trailer, Fetch, int]:
+        """The trailer of a shard, what reads parts of the shard, and its bytes."""
         key = self._shard(index)
         nbytes = self.store.head(key).size
         tail_nbytes = min(nbytes, index_nbytes(geometry.chunk_size) + END_NBYTES)
@@ -157,7 +182,7 @@ class SharedStream:
                 return head[offset : offset + count]
             return self.store.fetch(key, offset, count)
 
-        return trailer_of(fetch, nbytes, key, geometry.dtype, geometry.chunk_size).stamps
+        return trailer_of(fetch, nbytes, key, geometry.dtype, geometry.chunk_size), fetch, nbytes
 
     def _shard(self, index: int) -> str:
         return self.key(f"{_SHARDS}{index}/0/0")
@@ -166,11 +191,13 @@ class SharedStream:
 
     def listing(self) -> Listing:
         """All objects of the stream. One request for 1000 objects."""
-        found = Listing()
-        for name in self._names():
+        found, start = Listing(), len(self._folder) + 1
+        for key, nbytes in self.store.sizes(self._folder):
+            name = key[start:]
             index = _index_in(name)
             if index is not None:
                 found.chunks.add(index)
+                found.chunk_nbytes += nbytes
             elif not name.startswith(_SHARDS):
                 found.others.append(name)
         return found

@@ -38,7 +38,15 @@ from atomstream.server.archive.archive_files import SET_ASIDE, ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.frame_runs import FrameRuns
-from atomstream.server.archive.metadata import ABOUT, ORIGIN, geometry_in, lost_in, named_attributes, plain
+from atomstream.server.archive.metadata import (
+    ABOUT,
+    ORIGIN,
+    RUNNING,
+    geometry_in,
+    lost_in,
+    named_attributes,
+    plain,
+)
 from atomstream.server.archive.metadata import read_about_file as read_about
 from atomstream.server.archive.records import ChunkTimes, CommitResult, Geometry, UploadClaims
 from atomstream.server.archive.result_columns import ResultArrays, check_values
@@ -91,8 +99,11 @@ class StreamArchive:
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.results = ResultArrays(self._index)
         self._small = SmallArrays(self._index)
-        self.thinned = ThinnedFrames(self._index, self.files, self._stripes)
+        self.thinned = self._make_thinned()
         """Which frames were kept when the stream was thinned."""
+
+    def _make_thinned(self) -> ThinnedFrames:
+        return ThinnedFrames(self._index, self.files, self._stripes)
 
     def _make_index(self, group: ZarrGroup) -> ChunkIndex:
         return ChunkIndex(group, self._attributes)
@@ -183,6 +194,10 @@ class StreamArchive:
     def refresh_about(self) -> bool:
         """Read the description again where another server may have changed it; True if one has."""
         return False
+
+    def is_analysed_again(self) -> bool:
+        """True while an analysis of the stream runs or is to be continued, as its files note. Blocks."""
+        return (self.folder / RUNNING).exists()
 
     def incoming(self) -> Path:
         """A new file name, on the archive's file system, for a body; the next :meth:`open` removes a leftover file."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import google_crc32c
@@ -70,7 +71,9 @@ class ThinnedFrames:
         for index, n_frames in sorted(self._index.chunks().items()):
             first = self._first(index)
             try:
-                kept = self.present(index)[:n_frames] & wanted(first, n_frames)
+                kept = wanted(first, n_frames)
+                if kept.any():
+                    kept = kept & self.present(index)[:n_frames]
             except (ShardError, FileNotFoundError) as error:
                 self._index.note_unreadable(index, error)
                 continue
@@ -124,7 +127,17 @@ class ThinnedFrames:
             return self._remove(index)
 
     def _remove(self, index: int) -> int:
-        geometry, path = self._index.geometry, self._index.shard_path(index)
+        path = self._index.shard_path(index)
+        pieces = self._thinned(index, path)
+        if pieces is None:
+            return 0
+        before = path.stat().st_size
+        self._replace(index, pieces)
+        return before - path.stat().st_size
+
+    def _thinned(self, index: int, path: Path) -> list[bytes] | None:
+        """The shard of a chunk, which is in the file ``path``, without removed frames; None if it has none of them."""
+        geometry = self._index.geometry
         assert geometry is not None
         slots, dtype, first = geometry.chunk_size, geometry.dtype, self._first(index)
         trailer = read_trailer(path, dtype, slots)
@@ -133,10 +146,9 @@ class ThinnedFrames:
         with ShardFile(path, trailer.stamps.dims, dtype, slots) as shard:
             there = shard.layout.index[:, 0] != ABSENT
             if not (there & ~keep).any() and (trailer.thinned or keep.all()):
-                return 0
+                return None
             if body_crc32c(shard, n_frames) != trailer.crc32c:
                 raise ShardError(f"{path} does not match its checksum; it was not thinned.")
-            before = path.stat().st_size
             parts = _parts(shard, there & keep)
         table = parts.table
         body = [*parts.content, pack_index(table)]
@@ -145,8 +157,7 @@ class ThinnedFrames:
             crc = google_crc32c.extend(crc, piece)
         nbytes = sum(map(len, parts.content)) + index_nbytes(n_frames)
         trailing = pack_trailer(trailer.stamps, slots, nbytes, crc, thinned=True)
-        self._replace(index, [*parts.content, trailing, pack_index(pad_index(table, slots))])
-        return before - path.stat().st_size
+        return [*parts.content, trailing, pack_index(pad_index(table, slots))]
 
     def _replace(self, index: int, pieces: Sequence[bytes]) -> None:
         disk, path = self._files.file_system, self._index.shard_path(index)

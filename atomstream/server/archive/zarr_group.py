@@ -89,6 +89,13 @@ class ZarrGroup:
             return False
         return True
 
+    def reload(self, name: str) -> None:
+        """Read the document of one array again; a damaged one changes nothing."""
+        raw = _read(self.folder / name / DOCUMENT)
+        document = _parse(raw)
+        if document is not None and self._adopt(name, document):
+            self._on_disk[name] = raw
+
     def drop(self, name: str) -> None:
         """Forget the document of an array, so that a new one is written; its files stay."""
         self.documents.pop(name, None)

@@ -172,7 +172,7 @@ class OwnedResults(StreamResults):
                     await self._publish(EventMessage(event=as_event(entry, self._archive.origin_unix_ms)))
                 elif isinstance(entry, RegionsEntry):
                     await self._writer.publish_regions(entry.regions, self._detected_regions, complete=False)
-                    if self.has_frames:
+                    if self.has_frames and not self.is_thinned:
                         self._start(self._trace_regions(entry.regions))
                 elif isinstance(entry, CalibrationEntry) and (
                     self._reanalyses.running_whole or (self._live is None and self._store.log.ended)
@@ -255,6 +255,17 @@ class OwnedResults(StreamResults):
             lambda: self._objects.put(f"analysis/{RUNNING}", REANALYSIS.encode(), self._shared.check)
         )
 
+    async def _run_reanalysis(self) -> None:
+        await self._note_reanalysis()
+        # A server that removes frames looks for that note after it has noted its own work in the description.
+        await self._stored(self._shared_archive.refresh_about)
+        if self.is_thinned:
+            log.info("stream %s: it is not analysed again, because frames are removed", self.metadata.data_id)
+            self._reanalyses.release()
+            await self._end_files()
+            return
+        await self._finish(await self._run_whole(self._missing()))
+
     async def _end_files(self) -> None:
         await self._stored(self._store.end)
         await self._stored(self._share_files)
@@ -270,7 +281,7 @@ class OwnedResults(StreamResults):
         for name in (STATE, f"analysis/{RUNNING}"):
             self._objects.remove(name)
 
-    async def _stored(self, put: Callable[[], None]) -> None:
+    async def _stored(self, put: Callable[[], object]) -> None:
         """Repeat until the store is there."""
         while not self._feed.closed:
             try:

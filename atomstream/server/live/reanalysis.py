@@ -218,6 +218,11 @@ class ReanalysisScheduler:
         """Count a whole re-analysis as running from now on, so that a second request finds it."""
         self._current = self._make(None)
 
+    def release(self) -> None:
+        """End a reservation: nothing is analysed."""
+        self._current = None
+        self.report(None)
+
     async def run(self, only: frozenset[str] | None) -> tuple[Reanalysis, AnalyzerBatch | None]:
         """Run one; returns it with its last batch, None if it failed or was stopped."""
         reanalysis = self._make(only)

@@ -14,6 +14,7 @@ from atomstream.index_ranges import IndexSet
 from atomstream.results import SIGNAL, Event, column_name, unit_of
 from atomstream.server.archive.metadata import StreamMetadata, read_about
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.archive.thinning import ABOUT_KEY
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.annotation_records import (
@@ -144,7 +145,7 @@ class StreamResults:
     @property
     def is_thinned(self) -> bool:
         """True if frames were removed, so that an analysis of the others would replace results by worse ones."""
-        return self._archive.thinned.exists
+        return self._archive.thinned.exists or bool(self._archive.description.get(ABOUT_KEY))
 
     @property
     def progress(self) -> float | None:

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -116,11 +117,18 @@ class LocalStore:
 
     def keys(self, folder: str) -> Iterator[str]:
         """The keys below a folder; see :meth:`.store.Store.keys`."""
+        return (path.relative_to(self._folder).as_posix() for path in self._files(folder))
+
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Keys and sizes below a folder; see :meth:`.store.Store.sizes`."""
+        for path in self._files(folder):
+            with suppress(FileNotFoundError):  # it was deleted meanwhile
+                yield path.relative_to(self._folder).as_posix(), path.lstat().st_size
+
+    def _files(self, folder: str) -> Iterator[Path]:
         check_key(folder, is_folder=True)
         for where, _, names in os.walk(self._path(folder)):
-            for name in names:
-                if _is_object(name):
-                    yield Path(where, name).relative_to(self._folder).as_posix()
+            yield from (Path(where, name) for name in names if _is_object(name))
 
     def children(self, folder: str) -> list[str]:
         """The names directly below a folder; see :meth:`.store.Store.children`."""

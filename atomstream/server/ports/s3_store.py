@@ -150,10 +150,14 @@ class S3Store:
 
     def keys(self, folder: str) -> Iterator[str]:
         """The keys below a folder; see :meth:`.store.Store.keys`. One request for 1000 keys."""
+        return (key for key, _ in self.sizes(folder))
+
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Keys and sizes below a folder; see :meth:`.store.Store.sizes`. One request for 1000 keys."""
         check_key(folder, is_folder=True)
         with self._errors(folder):
             for some in obstore.list(self._open_bucket, folder or None):
-                yield from (found["path"] for found in some)
+                yield from ((found["path"], found["size"]) for found in some)
 
     def children(self, folder: str) -> list[str]:
         """The names directly below a folder; see :meth:`.store.Store.children`. One request for 1000 names."""

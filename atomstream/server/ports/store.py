@@ -139,6 +139,10 @@ class Store(Protocol):
         """The keys of all objects below ``folder`` (at any depth), in any order; ``""`` for all."""
         ...
 
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Key and size in bytes of all objects below ``folder``, as :meth:`keys`."""
+        ...
+
     def children(self, folder: str) -> list[str]:
         """The names directly below ``folder``, of objects and of further folders, sorted.
 

@@ -11,35 +11,26 @@ import datetime
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
-from filelock import FileLock, Timeout
 
 from atomstream.errors import AtomstreamError, ConfigError, ShardError
-from atomstream.server.archive.metadata import StreamMetadata, Thinning, is_stream_id
+from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
+from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.archive.metadata import StreamMetadata, Thinning
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.data_dir import upkeep_lock
 from atomstream.server.disk_errors import log_failure
-from atomstream.server.http.responses import HttpError
 from atomstream.server.live.manager import NoRoomError, ResultsManager
-from atomstream.server.live.result_store import RUNNING
-from atomstream.server.retention.plan import (
-    Action,
-    Mask,
-    Plan,
-    StreamFacts,
-    frames_to_keep,
-    make_plan,
-    replaced,
-)
+from atomstream.server.ports.store import StoreUnavailableError
+from atomstream.server.retention.facts import Facts
+from atomstream.server.retention.plan import Action, Mask, frames_to_keep, make_plan, replaced
+from atomstream.server.retention.report import RetentionReport, RunRecord
 from atomstream.server.retention_rules import RetentionSettings
 from atomstream.server.streams.registry import StreamRegistry
-from atomstream.system.files import LOCAL
 from atomstream.system.log_privacy import get_logger
-from atomstream.system.own_files import read_plain
 
 log = get_logger("atomstream.server")
 audit_log = get_logger("atomstream.server.audit")
@@ -48,29 +39,9 @@ USED_S: Final = 900.0
 """A stream that was asked for within so many seconds is being read."""
 AFTER_START_S: Final = 600.0
 """Seconds after a start until a run that was missed, because the server was off, is made up for."""
-REPORT_FILE: Final = "retention.json"
-MAX_LISTED: Final = 1000
+REFRESH_S: Final = 3600.0
+"""The report is read again so often, in case another server has written it."""
 _ENDED: Final = frozenset({"success", "stream_error"})
-
-
-class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run did, or a preview would do. Times are UTC seconds since 1970.
-
-    ``actions`` are in their order; ``skipped`` are pairs of a stream's id and the reason; ``failed`` as well.
-    """
-
-    began: float
-    ended: float | None = None
-    running: bool = False
-    actions: list[Action] = []
-    skipped: list[tuple[str, str]] = []
-    failed: list[tuple[str, str]] = []
-    over: list[str] = []
-
-    @property
-    def freed_bytes(self) -> int:
-        """Bytes of all actions together."""
-        return sum(action.freed_bytes for action in self.actions)
 
 
 class Retention:
@@ -79,27 +50,36 @@ class Retention:
     def __init__(
         self,
         settings: RetentionSettings,
-        data_dir: Path,
+        record: RunRecord,
+        facts: Facts,
         streams: StreamRegistry,
         results: ResultsManager,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
-        self._data_dir = data_dir
+        self._record = record
+        self._facts = facts
         self._streams = streams
         self._results = results
         self._clock = clock
         self._turn = asyncio.Lock()
         self._stop = threading.Event()
         self._task: asyncio.Task[None] | None = None
-        self.report = _read_report(data_dir)
+
+    @property
+    def report(self) -> RetentionReport | None:
         """The report of the run that goes on, or of the last one; None before the first."""
+        return self._record.report
+
+    async def refresh(self) -> RetentionReport | None:
+        """The report, read again where another server may have written it."""
+        return await self._record.refresh()
 
     async def preview(self) -> RetentionReport:
         """What a run would do now. Nothing is changed."""
         began = self._clock()
-        plan = make_plan(await self._facts(), self.settings)
-        return _as_report(plan, began, self._clock())
+        plan = make_plan(await self._facts.all(began, self._why_not), self.settings)
+        return RetentionReport.of(plan, began, self._clock())
 
     def start(self) -> bool:
         """Begin a run in the background; False if one runs already."""
@@ -125,35 +105,38 @@ class Retention:
         """Apply the rules now, and return what was done.
 
         Raises:
-            ConfigError: a backup of the data folder runs.
+            ConfigError: a backup of the data folder runs, or another server applies the rules.
         """
         async with self._turn:
-            lock = await asyncio.to_thread(_lock, self._data_dir)
+            began = self._clock()
+            await self._record.begin(began)
             try:
-                return await self._run()
-            finally:
-                await asyncio.to_thread(lock.release)
+                report = await self._run(began)
+            except BaseException:
+                await self._record.end(self._cut_short())
+                raise
+            await self._record.end(report)
+            return report
 
-    async def _run(self) -> RetentionReport:
-        began = self._clock()
-        plan = make_plan(await self._facts(), self.settings)
-        report = self.report = msgspec.structs.replace(
-            _as_report(plan, began, None), running=True, actions=[]
-        )
+    def _cut_short(self) -> RetentionReport | None:
+        """What a run had done when it failed."""
+        if self.report is None or not self.report.running:
+            return self.report
+        return msgspec.structs.replace(self.report, ended=self._clock(), running=False)
+
+    async def _run(self, began: float) -> RetentionReport:
+        plan = make_plan(await self._facts.all(began, self._why_not), self.settings)
+        report = RetentionReport.of(plan, began, None)
         done: list[Action] = []
         failed: list[tuple[str, str]] = []
         skipped = list(report.skipped)
-        try:
-            for action in plan.actions:
-                if self._stop.is_set():
-                    break
-                await self._apply(action, done, skipped, failed)
-        finally:
-            report = msgspec.structs.replace(
-                report, ended=self._clock(), running=False, actions=done, failed=failed, skipped=skipped
-            )
-            self.report = report
-            await asyncio.to_thread(_write_report, self._data_dir, report)
+        report = msgspec.structs.replace(report, running=True, actions=done, failed=failed, skipped=skipped)
+        self._record.note(report)
+        for action in plan.actions:
+            if self._must_end:
+                break
+            await self._apply(action, done, skipped, failed)
+        report = msgspec.structs.replace(report, ended=self._clock(), running=False)
         for sentence in report.over:
             log.warning("retention: %s", sentence)
         audit_log.info(
@@ -175,8 +158,13 @@ class Retention:
                 skipped.append((data_id, busy))
                 return
             freed = await self.thin(data_id, action.every, action.around_s)
+        except ArchiveDeletedError:
+            skipped.append((data_id, "it was deleted"))
+            return
         except (AtomstreamError, OSError) as error:
             failed.append((data_id, str(error)))
+            if isinstance(error, StoreUnavailableError):
+                raise  # each further stream would wait for the store as well
             log_failure(log, error, "retention: stream %s was not changed completely", data_id)
             return
         if freed is None:
@@ -197,20 +185,27 @@ class Retention:
             AtomstreamError: the stream can't be used. OSError: from the disk.
         """
         archive = await self._streams.archive(data_id)
-        about = await self._streams.about(data_id)
-        before = about.thinning
+        before = (await self._streams.current(data_id)).thinning
+        await asyncio.to_thread(archive.follow, all_chunks=True)
         if before is None or before.complete or not before.planned:
             events = await self._events(data_id)
             since = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).isoformat(timespec="seconds")
             freed = before.bytes_freed if before is not None else 0
-            begun = Thinning(every=every, around_s=around_s, since=since, bytes_freed=freed)
+            chunks = str(archive.stored())
+            begun = Thinning(every=every, around_s=around_s, since=since, bytes_freed=freed, chunks=chunks)
             await self._streams.change(data_id, thinning=begun)
+            if await self._why_busy(data_id):  # another process has begun to analyse it at this moment
+                await self._streams.change(data_id, thinning=before)
+                return None
             left = await asyncio.to_thread(_plan, archive, every, around_s, events)
             before = msgspec.structs.replace(begun, planned=True, frames_left=left)
             await self._streams.change(data_id, thinning=before)
         freed = 0
-        for index in archive.stored():
-            if self._stop.is_set() or await self._why_busy(data_id):
+        stored = archive.stored()
+        for index in (
+            stored & IndexSet.parse(before.chunks, max_index=MAX_CHUNK_INDEX) if before.chunks else stored
+        ):
+            if self._must_end or await self._why_busy(data_id):
                 await self._note(data_id, archive, before, freed, complete=False)
                 return None
             try:
@@ -236,43 +231,24 @@ class Retention:
 
     # -- facts about the streams -------------------------------------------------------------------------
 
-    async def _facts(self) -> list[StreamFacts]:
-        found = []
-        names = await asyncio.to_thread(lambda: sorted(path.name for path in self._streams.folder.iterdir()))
-        for data_id in filter(is_stream_id, names):
-            try:
-                found.append(await self._facts_of(data_id))
-            except HttpError as error:  # deleted meanwhile, or damaged: nothing is changed
-                log.info("retention: stream %s is left out: %s", data_id, error.detail)
-        return found
+    @property
+    def _must_end(self) -> bool:
+        """Whether the run ends after the present chunk."""
+        return self._stop.is_set() or self._record.lost
 
-    async def _facts_of(self, data_id: str) -> StreamFacts:
-        archive, about = await self._streams.archive(data_id), await self._streams.about(data_id)
-        now = self._clock()
-        newest_s, nbytes = await asyncio.to_thread(_measure, archive)
-        made = datetime.datetime.fromisoformat(about.made).timestamp()
-        newest_s = max(made, newest_s if newest_s <= now else 0.0)
-        return StreamFacts(
-            data_id=data_id,
-            name=about.name,
-            project=about.project.name if about.project else None,
-            age_s=max(0.0, now - newest_s),
-            n_frames=archive.frames_stored(),
-            nbytes=nbytes,
-            busy=await self._why_busy(data_id, about) if nbytes else "",
-            thinning=about.thinning,
-        )
+    async def _why_busy(self, data_id: str) -> str:
+        """Why a stream must not be changed at this moment, empty if it may be. Opens nothing but its archive."""
+        about = await self._streams.current(data_id)
+        archive = await self._streams.archive(data_id)
+        return self._why_not(about, await asyncio.to_thread(archive.is_analysed_again))
 
-    async def _why_busy(self, data_id: str, about: StreamMetadata | None = None) -> str:
-        """Why a stream must not be changed, empty if it may be. Opens nothing but its archive."""
-        about = about or await self._streams.about(data_id)
+    def _why_not(self, about: StreamMetadata, again: bool) -> str:
+        """Why a stream must not be changed; ``again``: an analysis of it runs. Any thread may call it."""
         if about.status not in _ENDED:
             return f"it runs ({about.status})"
-        if self._results.is_used(data_id, USED_S):
+        if self._results.is_used(about.data_id, USED_S):
             return "it is being read"
-        if await asyncio.to_thread((self._streams.folder / data_id / "analysis" / RUNNING).exists):
-            return "its analysis has not ended"
-        return ""
+        return "its analysis has not ended" if again else ""
 
     async def _why_unfinished(self, data_id: str) -> str:
         """Why the analysis of an ended stream has not all results yet, empty if it has."""
@@ -289,8 +265,12 @@ class Retention:
         """Run once a day for as long as the server runs; a run that was missed is made up for."""
         await asyncio.sleep(AFTER_START_S)
         while True:
-            last = self.report.began if self.report is not None else None
-            await asyncio.sleep(seconds_until_due(self._clock(), last, self.settings.daily_at))
+            report = await self.refresh()
+            last = None if report is None else report.began
+            due = seconds_until_due(self._clock(), last, self.settings.daily_at)
+            if due > 0:
+                await asyncio.sleep(min(due, REFRESH_S))  # another server may run them meanwhile
+                continue
             self.start()
             await self.wait()
             if self.report is None or self.report.began == last:  # it could not begin
@@ -321,56 +301,3 @@ def _plan(archive: StreamArchive, every: int, around_s: float, events: list[floa
         return frames_to_keep(first, times_s, every, times_of, around_s)
 
     return archive.thinned.plan(wanted)
-
-
-def _measure(archive: StreamArchive) -> tuple[float, int]:
-    """The time of the newest frame in Unix s (0 if unknown), and the bytes of all shards."""
-    nbytes = 0
-    for index in archive.stored():
-        try:
-            nbytes += archive.shard_file(index).stat().st_size
-        except OSError:
-            continue
-    n_frames, origin = archive.n_frames(), archive.origin_unix_ms
-    if not n_frames or origin is None:
-        return 0.0, nbytes
-    newest = float(archive.results.times(n_frames - 1, n_frames)[0])
-    return (origin / 1000.0 + newest if np.isfinite(newest) else 0.0), nbytes
-
-
-def _lock(data_dir: Path) -> FileLock:
-    lock = upkeep_lock(data_dir)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"A backup of {data_dir} runs, or another run of the rules. Nothing was changed; try again after it."
-        ) from None
-    return lock
-
-
-def _as_report(plan: Plan, began: float, ended: float | None) -> RetentionReport:
-    return RetentionReport(
-        began=began,
-        ended=ended,
-        actions=list(plan.actions),
-        skipped=list(plan.skipped),
-        over=list(plan.over),
-    )
-
-
-def _write_report(data_dir: Path, report: RetentionReport) -> None:
-    short = msgspec.structs.replace(
-        report, actions=report.actions[:MAX_LISTED], skipped=report.skipped[:MAX_LISTED]
-    )
-    try:
-        LOCAL.write_atomic(data_dir / REPORT_FILE, [msgspec.json.encode(short)])
-    except OSError as error:
-        log.warning("the report of the retention can't be written: %s", error)
-
-
-def _read_report(data_dir: Path) -> RetentionReport | None:
-    try:
-        return msgspec.json.decode(read_plain(data_dir / REPORT_FILE), type=RetentionReport)
-    except (OSError, msgspec.MsgspecError):
-        return None

@@ -24,7 +24,7 @@ _WHAT: Final = "The rules of retention concern all projects"
 async def report(request: web.Request) -> web.Response:
     """``GET /retention``: the report of the run that goes on or of the last one; null before the first."""
     require_all_projects(request, _WHAT)
-    return json_reply(context_of(request).retention.report)
+    return json_reply(await context_of(request).retention.refresh())
 
 
 @routes.get(RETENTION_PREVIEW_PATH)

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -179,6 +180,12 @@ class StreamRegistry:
             raise
         if changed:
             await self._entries.put(read_about(archive.description))
+
+    async def refresh_shared(self) -> None:
+        """Read the descriptions of all open streams again that other servers may have changed, such as thinned ones."""
+        for data_id in list(self.shared()):
+            with suppress(ArchiveDeletedError):  # noted, and removed by whoever follows deletions
+                await self.current(data_id)
 
     def shared(self) -> dict[str, StreamArchive]:
         """The open archives of streams that other servers may change too."""

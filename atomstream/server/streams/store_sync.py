@@ -40,7 +40,7 @@ SEARCH_S: Final = 10.0
 SHARED_SEARCH_S: Final = 600.0
 """The same for streams that a shared catalogue lacks: a server was killed before it wrote their rows."""
 SHRINK_S: Final = 60.0
-"""Time between two looks at the size of the cache."""
+"""Time between two looks at the size of the cache, and at the descriptions of open streams that have ended."""
 _READERS: Final = 8
 
 Found: TypeAlias = tuple[StreamMetadata, int]
@@ -113,6 +113,7 @@ class StoreSync:
         await self.copy()
         if self._clock() - self._shrunk_at >= SHRINK_S:
             self._shrunk_at = self._clock()
+            await self._guarded("descriptions can't be read again", self._streams.refresh_shared)
             await self._guarded("the cache can't be made smaller", self.shrink)
 
     async def shrink(self) -> int:

@@ -148,3 +148,22 @@ async def test_a_deletion_is_announced_by_the_next_attempt(tmp_path: Path, serve
         assert (await client.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 503
         assert (await client.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 410
     assert placement.notices == [Notice(data_id=data_id, kind="deleted")]
+
+
+async def test_a_stream_whose_frames_are_removed_is_not_analysed_again(
+    made: Desk, analyst: OwningManager
+) -> None:
+    """A server has noted that it removes frames, just before the request arrives here: results and files stay."""
+    await made.send(growth(), 0)
+    await asyncio.to_thread(lambda: made.server.update_about(status="success"))
+    await analyst.handle(Notice(data_id=ID, kind="end"))
+    results = await analyst.of(ID)
+    before = results.seq
+    thinning = {"every": 5, "around_s": 0.0, "since": "2026-01-01T00:00:00Z"}
+    await asyncio.to_thread(lambda: made.server.update_about(thinning=thinning))
+    await analyst.handle(Notice(data_id=ID, kind="reanalyse"))
+    async with asyncio.timeout(30):
+        while not results.is_over:
+            await results.changed.wait()
+    assert results.seq == before
+    assert list(made.store.keys(f"streams/{ID}/analysis/running")) == []

@@ -116,6 +116,7 @@ def test_keys_and_children(store: Store) -> None:
         store.put(key, b"x")
     assert sorted(store.keys("s/1")) == ["s/1/c/0/0", "s/1/doc"]
     assert sorted(store.keys("")) == ["s/1/c/0/0", "s/1/doc", "s/10", "s/2/doc", "sibling"]
+    assert sorted(store.sizes("s/1")) == [("s/1/c/0/0", 1), ("s/1/doc", 1)]
     assert store.children("s") == ["1", "10", "2"]
     assert store.children("") == ["s", "sibling"]
     assert list(store.keys("none/here")) == store.children("none/here") == []
