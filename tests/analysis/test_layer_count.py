@@ -160,7 +160,10 @@ def test_counts_go_on_over_pauses_and_new_traces(growing: GrowthTracker) -> None
     """A pause begins a segment; the counts since a note and in all are the sums over the segments."""
     growing.counts.begin_mark(14.0)
     log = SegmentLog([])
-    layers_at = lambda t: RATE * np.interp(t, [0, 17, 21, 31], [0, 17, 17, 27])  # noqa: E731
+
+    def layers_at(t: np.ndarray) -> np.ndarray:
+        return RATE * np.interp(t, [0, 17, 21, 31], [0, 17, 17, 27])
+
     for now in np.arange(14.5, 31.5, 0.5):
         t = now - 0.5 + np.arange(round(FPS / 2)) / FPS
         _feed(growing, t, layers_at(t))

@@ -146,7 +146,10 @@ async def test_zoom_by_keys_and_wheel(logged_in: Any, growth: Growth) -> None:
     """Plus and minus zoom, arrows move, 0 shows all, F follows; the wheel zooms at the pointer."""
     page = logged_in
     await at_page(page, growth)
-    span = lambda range_: range_[1] - range_[0]  # noqa: E731
+
+    def span(range_: list[float]) -> float:
+        return range_[1] - range_[0]
+
     whole = await range_of(page)
     await page.locator(".chart").first.focus()
     await page.keyboard.press("+")

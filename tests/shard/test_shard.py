@@ -125,7 +125,10 @@ def test_zarr_shards_decode_equal(tmp_path: Path) -> None:
 @given(st.data(), st.integers(1, 5))
 def test_meta_decodes_equal(data: st.DataObject, n: int) -> None:
     """Times, ids and angles, each present or not, are equal after encoding and decoding."""
-    column = lambda values: st.none() | st.tuples(*[values] * n)  # noqa: E731
+
+    def column(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+        return st.none() | st.tuples(*[values] * n)
+
     meta = FrameMeta(
         times_ms=data.draw(column(st.floats(allow_nan=False, allow_infinity=False))),
         ids=data.draw(column(st.integers(-(2**63), 2**63 - 1))),

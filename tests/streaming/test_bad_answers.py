@@ -205,7 +205,10 @@ async def test_neither_key_nor_signature_is_revealed(
 ) -> None:
     """If a server repeats the key and the URL, they still appear in no log, report or error."""
     caplog.set_level("DEBUG")
-    echo = lambda request: web.Response(status=422, text=f"{request.url} {KEY}")  # noqa: E731
+
+    def echo(request: web.Request) -> web.Response:
+        return web.Response(status=422, text=f"{request.url} {KEY}")
+
     service.faults["put"].append(echo)
     service.faults["url"].append(echo)
     data_id = await begin(streamer, 0, 1)
