@@ -28,6 +28,7 @@ from atomstream.streaming import ResultBatch
 
 CHUNK_S = 0.5
 SETTLE_S = 1.0
+MAX_LAG_S = CHUNK_S
 # Short chunks give earlier results. An atomstream server takes them; the warning concerns the hosted service.
 warnings.filterwarnings("ignore", message=".*chunk", category=UserWarning)
 
@@ -40,6 +41,8 @@ class Chamber(ABC):
         self.now_s = 0.0
         self.closes_at_s = math.inf
         self.closed = asyncio.Event()
+        self._result_s = 0.0
+        self._new_result = asyncio.Event()
 
     @abstractmethod
     def layers_at(self, time_s: float) -> float:
@@ -53,6 +56,21 @@ class Chamber(ABC):
     def layers(self) -> float:
         """The true number of layers now."""
         return self.layers_at(min(self.now_s, self.closes_at_s))
+
+    def note_result(self, time_s: float) -> None:
+        """Results up to ``time_s`` have arrived."""
+        self._result_s = time_s
+        self._new_result.set()
+
+    async def wait_for_results(self) -> None:
+        """Wait until results up to ``MAX_LAG_S`` before now have arrived, or the shutter has closed.
+
+        Leave this out with a real chamber, which can't wait. Here it makes the outcome independent of the computer: on
+        a busy one results come late.
+        """
+        while not self.closed.is_set() and self._result_s < self.now_s - MAX_LAG_S:
+            self._new_result.clear()
+            await self._new_result.wait()
 
     def expose(self, first: int, n: int) -> np.ndarray:
         """The next frames (n, H, W); closes the shutter if its time has come."""
@@ -101,6 +119,7 @@ async def film(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, sec
         )  # replace by your camera's time of the first frame
         await streamer.push(data_id, index, frames, began_ms + 1000.0 * exposed_s)
         index += 1
+        await chamber.wait_for_results()
     await streamer.finalize(data_id)
 
 
@@ -112,6 +131,7 @@ async def control(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, 
     async for batch in streamer.results(data_id):
         if chamber.closed.is_set() or not batch.count:
             continue
+        chamber.note_result(float(batch.time_s[-1]))
         rate, grown, now_s = batch.growth_rate_ml_s, batch.layers_grown, float(batch.time_s[-1])
         if rate is None or grown is None:
             if math.isfinite(chamber.closes_at_s):
