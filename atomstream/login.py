@@ -131,7 +131,8 @@ def resolve_login(api_key: str | None, endpoint: str | None) -> ServerLogin:
         address = HOSTED_ENDPOINT
     if address is None:
         raise ConfigError(
-            "There is an API key, but no endpoint says which server it belongs to. Run `atomstream login` once, or "
+            "There is an API key, but no endpoint: it is unknown which server the key is for. Run `atomstream login` "
+            "once, or "
             f"pass endpoint='http://HOST:8765', or set ATOMSTREAM_ENDPOINT ({HOSTED_ENDPOINT} is the hosted service). "
             "Nothing was sent anywhere."
         )

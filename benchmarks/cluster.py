@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=5, help="kills of each part")
     parser.add_argument("--streams", type=int, default=2, help="streams at the same time")
     asked = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is ended in that case too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is stopped in that case too
     return asyncio.run(_run(asked.rows or KINDS, asked.times, asked.streams))
 
 

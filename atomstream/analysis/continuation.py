@@ -266,7 +266,7 @@ def onset_time(fit: Fit, t: F64, y: F64, start_s: float) -> float:
     The onset is where a line before it and the oscillation after it leave much less than the oscillation alone.
     Returns ``start_s`` if the oscillation goes back to it, and the earliest time reached after 100 periods.
     """
-    # A fit of a rest and the growth after it has an amplitude that increases; the growth's own one does not.
+    # A fit over a rest and the growth after it has an increasing amplitude; a fit of the growth alone has not.
     fit = replace(fit, decay=max(0.0, fit.decay))
     period, known, last = 1.0 / fit.frequency, fit.t_end - fit.span_s, fit.t_end
     for _ in range(MAX_ONSET_STEPS):

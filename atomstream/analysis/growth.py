@@ -322,7 +322,7 @@ class GrowthTracker:
             self._end_segment(self.stopped_s, "growth_stopped")
             self._end_segment(onset_s, "growth_began")
         elif self.stopped_hz <= 0.0:
-            # Nothing rested after all if the next oscillation goes back to the end of the last one.
+            # There was no rest if the next oscillation begins where the last one ended.
             self._end_segment(onset_s, "growth_began" if late else "rate_changed")
         elif abs(hz / self.stopped_hz - 1.0) > SAME_RATE:
             self._end_segment(self.stopped_s, "rate_changed")

@@ -130,7 +130,7 @@ class LinearPart:
             frequency,
             decay,
             drift,
-        ):  # a search asks at the parameters that it has just accepted
+        ):  # a search calls this at the parameters that it has just accepted
             self.solve(frequency, decay, drift)
         first, penalised = self._model.order + 1, self._penalised
         waves, amplitudes = self._rows[first:], self._coefficients[first:]

@@ -62,10 +62,10 @@ class SpotChooser:
         top, bottom, left, right = _binned_bounds(spot, binning, picture.shape)
         inside = np.zeros(picture.shape, dtype=bool)
         inside[top:bottom, left:right] = True
-        # At its peak: a streak beside a reflection may change.
+        # Measured at the spot's peak, because a streak beside the spot may change too.
         peak = np.unravel_index(int(np.argmax(np.where(inside, height, -np.inf))), height.shape)
         chosen_change, chosen_height = float(change[peak]), float(height[peak])
-        # The wings of the chosen spot change with it.
+        # Exclude the wings of the chosen spot, which change together with it.
         margin = 2 + (bottom - top) // 2, 2 + (right - left) // 2
         inside[max(0, top - margin[0]) : bottom + margin[0], max(0, left - margin[1]) : right + margin[1]] = (
             True

@@ -96,7 +96,7 @@ class PatternTrackers:
             self.sudden.light_changed(self.light.dark)  # a change of the pattern during it is still reported
         elif why != "pattern":
             self.sudden.restart()
-        if why != "gap":  # slow comparisons go on over a gap: else frequent ones would make them impossible
+        if why != "gap":  # slow comparisons continue over gaps, which may be frequent
             self.change.restart()
             self.chooser.restart()
             self.common.restart()

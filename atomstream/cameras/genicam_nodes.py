@@ -100,7 +100,7 @@ class Nodes:
         """The region of interest in use."""
         x, y, width, height = (self.read(name) for name in ("OffsetX", "OffsetY", "Width", "Height"))
         if not width or not height:
-            raise CameraError(f"{self._camera} does not tell the size of its frames.")
+            raise CameraError(f"{self._camera} does not report the size of its frames.")
         return Region(int(x or 0), int(y or 0), int(width), int(height))
 
     def pixels(self) -> tuple[str, int | None]:

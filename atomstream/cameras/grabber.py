@@ -201,7 +201,7 @@ class Grabber:
             try:
                 info = self._camera.open(self._settings)
             except (CameraError, ConfigError, OSError) as error:
-                log.debug("%s is not back: %s", self._camera.name, error)
+                log.debug("%s is not connected again yet: %s", self._camera.name, error)
                 continue
             if (info.shape, info.dtype) != (before.shape, before.dtype):
                 raise CameraError(

@@ -40,8 +40,10 @@ GAP_WAIT_S = 30.0
     metavar="NAME=NUMBER",
     help="Change a limit of the analysis, such as analysis_workers=4; may be repeated.",
 )
-@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Messages on stderr.  [default: text]")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Least level shown.  [default: warning]")
+@click.option(
+    "--log-format", type=click.Choice(LOG_FORMATS), help="Format of the messages on stderr.  [default: text]"
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Lowest level shown.  [default: warning]")
 def analyse(config: Path | None, limits: tuple[str, ...], **given: Any) -> int:
     """Analyse streams that servers of a cluster store (atomstream serve --store URL --bus URL).
 

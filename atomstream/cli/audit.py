@@ -15,7 +15,7 @@ from atomstream.cli.people_options import data_option, open_folder
 @click.option("--last", default=50, show_default=True, type=click.IntRange(1), help="Number of entries.")
 @click.option("--by", metavar="NAME", help="Only what this person, key owner or user of the computer did.")
 @click.option("--stream", metavar="UUID", help="Only what was done to this stream.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @data_option
 def audit(last: int, by: str | None, stream: str | None, as_json: bool, data_dir: Path) -> int:
     """Show who did what, the newest last: sign-ins, changes of people and keys, streams that were changed or deleted.

@@ -52,14 +52,14 @@ def transform_options(command: F) -> F:
     """Add the changes of frames before the upload."""
     for option in (
         click.option(
-            "--flip", type=click.Choice(["horizontal", "vertical"]), help="Mirror, after the rotation."
+            "--flip", type=click.Choice(["horizontal", "vertical"]), help="Mirror the frame, after the rotation."
         ),
         click.option("--rotate", type=int, default=0, metavar="DEG", help="Rotate clockwise: 90, 180 or 270."),
         click.option(
             "--bin-mode", type=click.Choice(["mean", "sum"]), default="mean", show_default=True,
             help="Mean keeps the brightness; sum keeps all counts, as 16 bits.",
         ),
-        click.option("--bin", "bin_factor", type=int, default=1, metavar="N", help="N x N pixels become one."),
+        click.option("--bin", "bin_factor", type=int, default=1, metavar="N", help="Combine N x N pixels into one."),
         click.option("--crop", nargs=4, type=int, metavar="X Y W H", help="Part of the frame to stream, in pixels."),
         click.option(
             "--dark", type=click.Path(path_type=Path), metavar="FILE",

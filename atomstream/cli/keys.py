@@ -41,7 +41,11 @@ def keys() -> None:
 )
 @project_option
 @click.option(
-    "--expires", default="never", show_default=True, metavar="WHEN", help="After a time (90d) or at a date."
+    "--expires",
+    default="never",
+    show_default=True,
+    metavar="WHEN",
+    help="End of validity: after a time (90d) or at a date.",
 )
 @data_option
 def create(

@@ -24,7 +24,7 @@ _OPTIONS: Final = (
     click.option(
         "--channel",
         metavar="NAME",
-        help="Of colour pictures: r, g, b, luma or a number; raw: samples as they are stored.",
+        help="Channel of colour pictures: r, g, b, luma or a number; raw: samples as they are stored.",
     ),
     click.option(
         "--levels",
@@ -53,10 +53,10 @@ _OPTIONS: Final = (
     click.option(
         "--geometry",
         metavar="WxH[xPIXEL][+HEADER]",
-        help="Of raw pixels: columns, rows, bits (8, 12, 16, 16be, 10p, 12p, 12packed, ...) and bytes of the header.",
+        help="Layout of raw pixels: columns, rows, bits (8, 12, 16, 16be, 10p, 12packed, ...) and bytes of the header.",
     ),
     click.option(
-        "--skip-damaged", is_flag=True, help="Go on behind frames that can't be read; the report lists them."
+        "--skip-damaged", is_flag=True, help="Skip frames that can't be read; the report lists them."
     ),
     click.option("--ignore-times", is_flag=True, help="Ignore the times in the file; --fps alone is used."),
 )

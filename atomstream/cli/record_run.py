@@ -61,7 +61,7 @@ async def _run(plan: RecordPlan) -> int:
                 if recorder.state is not RecorderState.IDLE:
                     console.write("Stopping: the recording is being saved.")
                 await recorder.close()
-        except BaseException:  # also a second Ctrl-C: what is saved is said in any case
+        except BaseException:  # also a second Ctrl-C: what was saved is printed in any case
             await recorder.close()
             if recorder.finished:
                 console.write(_summary(recorder))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--config",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="File with settings (TOML) [else $ATOMSTREAM_SERVER_CONFIG]; flags and environment go before it.",
+    help="File with settings (TOML) [else $ATOMSTREAM_SERVER_CONFIG]; options and environment variables override it.",
 )
 @click.option("--host", help="Address to listen on; 0.0.0.0 for all.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0: any free one.  [default: 8765]")
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tls",
     type=click.Choice(["self-signed", "off"]),
-    help="Speak https with a certificate that is made once, in the data folder.",
+    help="Serve https with a certificate that is made once and kept in the data folder.",
 )
 @click.option(
     "--tls-cert",
@@ -80,8 +80,10 @@ if TYPE_CHECKING:
 )
 @service_url("--bus", BUS_HELP)
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
-@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Messages on stderr.  [default: text]")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Least level shown.  [default: warning]")
+@click.option(
+    "--log-format", type=click.Choice(LOG_FORMATS), help="Format of the messages on stderr.  [default: text]"
+)
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Lowest level shown.  [default: warning]")
 @click.option("--check", is_flag=True, help="Check what a start would need, print it, and do not start.")
 def serve(
     config: Path | None, api_key: str | None, limits: tuple[str, ...], *, check: bool, **given: Any

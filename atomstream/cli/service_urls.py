@@ -57,7 +57,7 @@ def has_secret(url: str) -> bool:
         parts = urlsplit(url)
         named = parse_qsl(parts.query, keep_blank_values=True)
         password = parts.password
-    except ValueError:  # what can't be split may have one
+    except ValueError:  # a text that can't be parsed may contain a password
         return "@" in url
     if password or ("@" in parts.netloc and parts.scheme == "nats" and ":" not in parts.netloc.split("@")[0]):
         return True  # nats://TOKEN@HOST is a token

@@ -46,7 +46,8 @@ MAX_ROWS: Final = 5_000
 )
 @click.option("--name", help="Name of the stream [default: name of the file].")
 @click.option(
-    "--sample", help="Physical sample: a name (created if new) or a UUID. Frames of it show the signals."
+    "--sample",
+    help="Physical sample: a name (created if new) or a UUID. The pages of its frame streams show the signals.",
 )
 @click.option("--project", "project_id", metavar="UUID", help="Project of the sample.")
 @click.option("--tag", "tags", multiple=True, help="Tag: a name (created if new) or a UUID; may be repeated.")
@@ -63,13 +64,15 @@ MAX_ROWS: Final = 5_000
     metavar="RULE",
     help="Set marks: 'shutter>0.5 -> mark \"open\"'.",
 )
-@click.option("--time-column", metavar="NAME", help="Column of the times [default: found by its name].")
-@click.option("--time-format", metavar="FORMAT", help="Form of the times, as of strptime [default: found].")
+@click.option("--time-column", metavar="NAME", help="Column of the times [default: detected by its name].")
+@click.option(
+    "--time-format", metavar="FORMAT", help="Format of the times, as for strptime [default: detected]."
+)
 @click.option("--utc", is_flag=True, help="Times without a zone are UTC [default: this computer's zone].")
 @click.option(
     "--start", metavar="TIME", help="Zero of times in seconds since a start, as 2026-11-30T09:00:00."
 )
-@click.option("--delimiter", metavar="CHAR", help="Separator of the columns [default: found].")
+@click.option("--delimiter", metavar="CHAR", help="Separator of the columns [default: detected].")
 @connection_options
 def signals(endpoint: str | None, api_key: str | None, path: Path, **options: Any) -> int:
     """Stream signals of instruments (temperature, pressure, shutters) from a CSV log.

@@ -130,7 +130,7 @@ def delete(data_ids: tuple[str, ...], yes: bool, endpoint: str | None, api_key: 
             try:
                 await api.delete_stream(data_id)
             except NotFoundError as error:
-                if error.status != 410:  # it is deleted already: by a try whose answer was lost, perhaps
+                if error.status != 410:  # already deleted, perhaps by an earlier try whose answer was lost
                     raise
             click.echo(f"Deleted {data_id}.")
 

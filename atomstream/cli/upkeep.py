@@ -74,9 +74,7 @@ def backup(target: Path, data_dir: Path, rate: float | None) -> int:
     type=click.Path(path_type=Path, file_okay=False),
     help="New data folder; it must be empty or missing.",
 )
-@click.option(
-    "--incomplete", is_flag=True, help="Also use a backup that was interrupted: its complete streams."
-)
+@click.option("--incomplete", is_flag=True, help="Restore the complete streams of an interrupted backup.")
 @rate_option
 def restore(source: Path, data_dir: Path, incomplete: bool, rate: float | None) -> int:
     """Restore a backup into a new data folder, for a server to run on.
@@ -139,7 +137,7 @@ def check(data_dir: Path, rate: float | None) -> int:
     default=30.0,
     show_default=True,
     type=click.FloatRange(0.0, 1e5),
-    help="Age of damaged files that were set aside, from which on they are removed.",
+    help="Remove damaged files that were set aside when they are older than this.",
 )
 @click.option("--delete", is_flag=True, help="Remove what was found. Without it, nothing is changed.")
 def gc(data_dir: Path, days: float, delete: bool) -> int:

@@ -112,7 +112,7 @@ def list_users(data_dir: Path) -> int:
 @click.argument("name")
 @click.option("--role", type=click.Choice(ROLES), help="New role.")
 @project_option
-@click.option("--all-projects", is_flag=True, help="They see everything from now on.")
+@click.option("--all-projects", is_flag=True, help="Allow all projects from now on.")
 @click.option("--rename", "new_name", metavar="NAME", help="New name.")
 @_password_options
 @click.option("--no-password", is_flag=True, help="Remove the password.")

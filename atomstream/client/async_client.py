@@ -199,7 +199,7 @@ class AsyncClient:
 
 
 def _data_types(kind: str) -> tuple[str, ...]:
-    # The hosted service needs no filter for frames, and it may not know ours.
+    # The hosted service needs no filter for frames, and it may not support ours.
     types = {"frames": (), "signals": (SIGNALS_TYPE,), "all": (FRAMES_TYPE, SIGNALS_TYPE)}
     if kind not in types:
         raise ConfigError(f"kind={kind!r} is none of frames, signals, all.")

@@ -142,7 +142,7 @@ async def _check_bus(address: BusAddress, store: Store | None) -> str:
         jetstream = client.jetstream(timeout=_BUS_S)
         account = await jetstream.account_info()
         owner = None
-        with suppress(NotFoundError):  # the first start makes it
+        with suppress(NotFoundError):  # the first start of a server creates it
             found = await jetstream.stream_info(f"{address.name}-notices")
             owner = (found.config.metadata or {}).get(OWNER)
     except (TimeoutError, nats.errors.Error, JetStreamError) as error:

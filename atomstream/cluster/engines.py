@@ -191,7 +191,7 @@ class PostgreSQL(Engine):
             lines = [f"{name} = {value}\n" for name, value in settings.items()]
             with open(data / "postgresql.conf", "a", encoding="utf-8") as file:
                 file.writelines(lines)
-            # Made by a server without a network connection, so that nobody meets a cluster without its database.
+            # Single-user mode has no network connection, so no client can connect before the database exists.
             make = f"CREATE DATABASE {DATABASE};\n".encode()
             self._run("postgres", "--single", "-D", str(data), "postgres", input_=make)
 

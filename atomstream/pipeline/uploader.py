@@ -194,7 +194,7 @@ class Uploader:
             # A record of another program: its values have the right types, but can't be sent together.
             self._observer.rejected(upload, f"its record can't be sent: {error}")
         except Exception:
-            # The chunk is not to blame: it stays pending, and its record stays on disk.
+            # The chunk is not the cause: it stays pending, and its record stays on disk.
             self._endpoint.abandon(endpoint_ticket)
             breaker.abandon(stream_ticket)
             if not interpreter_is_exiting():

@@ -78,7 +78,7 @@ class Capture:
                 a crop, do not fit to this camera's frames.
         """
         info = self._grabber.open()
-        if info.shape != (0, 0):  # a folder does not know its images
+        if info.shape != (0, 0):  # a watched folder has no frame size yet
             self.plan.transforms.apply(np.zeros(info.shape, info.dtype))
         self._running = True
         self._thread.start()

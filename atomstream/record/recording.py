@@ -118,11 +118,11 @@ class Recording:
         self._before: CameraFrame | None = None
         self._span_ms: tuple[float, float] | None = None
 
-    # -- what belongs to it --
+    # -- spans of frames --
 
     def begin(self, number: int) -> None:
-        """Frames from ``number`` of the dashcam on belong to it."""
-        if self._done == len(self._spans):  # else older frames are still to be read
+        """Begin a span: record the dashcam's frames from ``number`` on."""
+        if self._done == len(self._spans):  # otherwise older frames must be read first
             self.capture.dashcam.need(number)
         self._spans.append(Span(number))
         self.wake.set()
@@ -139,7 +139,7 @@ class Recording:
         self._stopped = True
         self.wake.set()
 
-    # -- what it has done --
+    # -- progress --
 
     def stats(self, all_stats: dict[str, StreamStats]) -> StreamStats | None:
         """The statistics of its stream among those of its streamer."""
@@ -231,7 +231,9 @@ class Recording:
                 break
             except (StreamError, ServiceError, ValueError) as error:
                 if not getattr(error, "retriable", False):
-                    log.warning("How %s was recorded is not noted: %s", self.data_id, error)
+                    log.warning(
+                        "The camera settings of the recording %s could not be saved: %s", self.data_id, error
+                    )
                     break
                 await asyncio.sleep(ANNOTATION_RETRY_S)
         await self.marks.run()
@@ -274,7 +276,7 @@ class Recording:
                 await self._push(frame)
                 self._position += 1
             dashcam.need(room)
-            await asyncio.sleep(0)  # catching up with an hour of frames must not hold the page
+            await asyncio.sleep(0)  # so that the page works during an hour of older frames
         self._finished_s += self._span_seconds()
         self._span_ms = None
 
@@ -346,13 +348,13 @@ class Recording:
 
     async def _wait_saved(self) -> None:
         """Return when no chunk is in memory only, or the stream is delivered or gone, or :meth:`abandon` was called."""
-        began, told = time.monotonic(), False
+        began, reported = time.monotonic(), False
         while not (self._abandoned or any(t.done() for t in self._tasks if t.get_name() == DELIVERY)):
             stats = self.stats((await self.streamer.stats())["streams"])
             if stats is None or (stats["finalized"] and not stats["chunks_in_memory_only"]):
                 return
-            if not told and time.monotonic() - began > SLOW_DISK_S:
-                told = True
+            if not reported and time.monotonic() - began > SLOW_DISK_S:
+                reported = True
                 self._tell(
                     f"The end of {self.request.name!r} ({stats['chunks_in_memory_only']} chunks) is only in memory, "
                     "because the disk accepts no more. Free some space and keep the recorder running: it is saved then."

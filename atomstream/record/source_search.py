@@ -67,7 +67,7 @@ def _take(line: bytes, found: list[FoundSource], not_searched: dict[str, str]) -
 def main() -> None:
     """Search kind by kind, and print a line of JSON for each."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what drivers print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout is for the answers alone: drivers may print
     for kind in ADAPTERS:
         found, not_searched = list_cameras([kind])
         print(

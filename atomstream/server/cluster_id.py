@@ -43,8 +43,9 @@ def check_same(catalogue: str | None, stored: str | None, store_name: str) -> No
         return
     new = "is new" if catalogue is None else f"is that of the cluster {catalogue}"
     raise ConfigError(
-        f"The store {store_name} belongs to the cluster {stored}, and the catalogue {new}. Each cluster needs a bucket "
-        "(or a prefix in it) of its own. If this catalogue replaces a lost one of the same cluster, run: atomstream "
+        f"The store {store_name} belongs to the cluster {stored}, and the catalogue {new}. Each cluster needs its own "
+        "bucket, or its own prefix in a bucket. If this catalogue replaces a lost one of the same cluster, run: "
+        "atomstream "
         "cluster adopt. Nothing was changed."
     )
 

@@ -101,7 +101,7 @@ class Transport:
             url,
             timeout,
             headers=self._headers(call),
-            # aiohttp would send large bytes in one piece, which holds up the loop.
+            # aiohttp would send large bytes in one piece, which blocks the loop.
             data=call.body if call.body is None or len(call.body) < LARGE_BYTES else io.BytesIO(call.body),
         )
         if not reply.is_success:

@@ -105,7 +105,7 @@ class ArraySource(IndexedFrames):
             block = self._layout.read(self._array, part.start, part.stop)
         except (FrameDamage, ConfigError, OSError, MemoryError):
             raise
-        except Exception as error:  # libraries raise many kinds for damaged chunks
+        except Exception as error:  # libraries raise many kinds of errors for damaged chunks
             raise decode_error(error, self.name) from error
         if isinstance(block, np.memmap):
             # Read the disk here, and not later while a caller holds a lock.

@@ -82,7 +82,7 @@ def open_images(path: Path, options: ReadOptions) -> ImagesSource:
 def _is_deep_pgm(path: Path) -> bool:
     try:
         return path.suffix.casefold() == ".pgm" and maximum(path) > 255
-    except (FrameDamage, OSError):  # told when it is read
+    except (FrameDamage, OSError):  # reported when the image is read
         return False
 
 

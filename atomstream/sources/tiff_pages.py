@@ -89,7 +89,7 @@ def check_alike(name: str, series: list[Any]) -> None:
     first = series[0].keyframe
     for number, page in enumerate(pages_of(series)):
         if page is None or page is first or not hasattr(page, "tags"):
-            continue  # tifffile knows this page from the first one
+            continue  # tifffile has compared this page with the first one
         palettes = [each.tags.valueof(320) for each in (first, page)]
         alike = (
             _photometric(page) == _photometric(first)
@@ -129,7 +129,7 @@ def _orientation(name: str, page: Any) -> int:
     value = 1 if tag is None else tag.value
     if isinstance(value, int) and 1 <= value <= 8:
         return int(value)
-    if value == 0:  # written by programs that do not know it
+    if value == 0:  # written by programs that do not support the tag
         return 1
     raise ConfigError(f"{name} has the orientation {value!r} (tag 274), which TIFF does not define")
 

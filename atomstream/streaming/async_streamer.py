@@ -111,7 +111,7 @@ class AsyncRHEEDStreamer:
         )
         self._pid = os.getpid()
         # Imported here because it imports aiohttp: that is half of the import time of this module, and in a running
-        # event loop it would hold the loop.
+        # event loop it would block the loop.
         from atomstream.streaming.session import StreamingSession
 
         warm_up_process()

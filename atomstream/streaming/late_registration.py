@@ -178,8 +178,8 @@ class LateRegistrations:
             await self._run_on_disk(write)
         except SpoolError as error:
             _log.warning(
-                "Stream %s: the state of its registration could not be written to the spool. A later process would "
-                "not know it, and might register the stream again. %s",
+                "Stream %s: the state of its registration could not be written to the spool. A later process "
+                "might register the stream again. %s",
                 spec.data_id,
                 error,
             )
@@ -266,7 +266,7 @@ class _Attempt:
             )
         )
         if signals.marks and not created.announced:
-            self._problems.append("the server sets no marks by rules.")
+            self._problems.append("the server does not support rules for marks.")
         return created
 
     async def _send_annotations(self) -> None:

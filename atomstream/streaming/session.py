@@ -184,7 +184,10 @@ class StreamingSession:
             await self._clock.start()
         self._pipeline.open(spec, await self._claim_folder(spec))
         if request.marks and not spec.announced:
-            log.warning("Stream %s: this server sets no marks by rules; the points are sent.", spec.data_id)
+            log.warning(
+                "Stream %s: this server does not support rules for marks; the points are sent without them.",
+                spec.data_id,
+            )
         log.info("Stream of signals %r is open: %s", spec.name, spec.data_id)
         return spec.data_id
 

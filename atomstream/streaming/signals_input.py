@@ -67,7 +67,7 @@ class SignalsInput:
         """Push one chunk; ``chunk_index`` None is the stream's next index. Waits as a push of frames does."""
         stream = self._frames.open_stream(data_id)
         if stream.spec.kind != "signals":
-            raise ConfigError(f"Stream {data_id} is one of frames; signals need one of their own.")
+            raise ConfigError(f"Stream {data_id} contains frames; initialize a separate stream for signals.")
         check_count(channels)
         index = stream.ledger.next_index if chunk_index is None else chunk_index
         integer_in_range("chunk_index", index, 0, MAX_CHUNK_INDEX)

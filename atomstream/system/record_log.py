@@ -185,7 +185,9 @@ class RecordLog:
         except (KeyError, TypeError, ValueError, OverflowError):  # a file of another program or version
             offsets, end, last = array("Q"), 0, None
         if last is None or offsets[-1] + _HEAD.size + len(last) != end:
-            log.warning("%s: the cached positions do not fit it; it is read from its start", self._path)
+            log.warning(
+                "%s: the cached positions do not match the file; it is read from its start", self._path
+            )
             return len(_MAGIC)
         self._offsets = offsets
         self.n_cached = len(offsets)

@@ -42,7 +42,7 @@ def test_a_late_mark_divides_the_segment_before() -> None:
     assert found == [(0, "start", 0.0, 2.0), (1, "A", 2.0, 5.0), (2, "B", 5.0, 7.95)]
     counts = [one.counted.value for one in batch.segments]
     assert counts == pytest.approx([RATE * 2.0, RATE * 3.0, RATE * 3.0], abs=0.4)
-    assert batch.segments[1].counted.sigma > 0.5  # nobody knows whether growth rested in one of the parts
+    assert batch.segments[1].counted.sigma > 0.5  # it is unknown whether growth paused in one of the parts
     assert "divided" in batch.segments[1].counted.note
     assert "late" in batch.segments[1].recovery.why
     assert batch.values["layers_grown"].value == pytest.approx(RATE * 3.0, abs=0.3)

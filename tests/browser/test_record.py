@@ -81,4 +81,4 @@ async def test_a_growth_is_recorded_from_the_page(
         assert recorder.state is RecorderState.IDLE
         await context.close()
     assert recorder.entries[0].name == HOSTILE.strip()
-    assert recorder.entries[0].frames > 0  # all are from before the button
+    assert recorder.entries[0].frames > 0  # all were captured before the button was pressed

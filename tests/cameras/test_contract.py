@@ -74,7 +74,7 @@ def test_frames(emulator: Emulator) -> None:
     camera.close()
     assert np.array_equal(first.pixels, before)  # no driver writes into a frame that was handed over
     assert all(frame.complete for frame in frames)
-    if info.shape != (0, 0):  # a folder does not know its images
+    if info.shape != (0, 0):  # a watched folder has no frame size yet
         assert {(frame.pixels.shape, str(frame.pixels.dtype)) for frame in frames} == {
             (info.shape, info.dtype)
         }

@@ -349,6 +349,6 @@ async def test_a_disk_that_accepts_no_more_at_the_end(
             await until(recorder, lambda: any("only in memory" in text for text in told))
             full = recorder.recording
             assert full is not None
-            await until(recorder, lambda: full.saved_frames == 40)  # all that the spool takes
+            await until(recorder, lambda: full.saved_frames == 40)  # all that the spool accepts
             assert recorder.state is RecorderState.FINISHING
     assert any("60 frames at the end of 'full' could not be saved" in text for text in told)

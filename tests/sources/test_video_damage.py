@@ -89,7 +89,7 @@ def test_one_damaged_packet(tmp_path: Path, kind: str) -> None:
         assert times[number] == pytest.approx(number / RATE, abs=1e-3)
     missing = [number for number in range(24) if number not in found]
     assert gaps == [(missing[0], len(missing))]
-    if kind in ("mjpeg.avi", "png.mov"):  # each frame stands alone
+    if kind in ("mjpeg.avi", "png.mov"):  # each frame is coded without reference to others
         assert missing == [9]
     assert missing[0] <= 9
     assert len(missing) <= 8

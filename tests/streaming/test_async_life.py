@@ -154,7 +154,7 @@ async def test_a_failed_run_leaves_no_thread(service: MemoryService) -> None:
     """If a frame is refused, run raises the error, and the iterating thread ends at once."""
     async with make_async(service.url, KEY) as streamer:
         data_id = await begin(streamer)
-        with pytest.raises(ValueError, match="got 3x3") as caught:  # which holds the traceback while we look
+        with pytest.raises(ValueError, match="got 3x3") as caught:  # refers to the traceback
             await streamer.run(data_id, iter([noise(0), noise(1, shape=(3, 3)), noise(2)]))
         left = [thread for thread in threading.enumerate() if thread.name.startswith("atomstream-run")]
         for thread in left:

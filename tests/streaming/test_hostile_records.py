@@ -65,4 +65,4 @@ async def test_only_the_hostile_records_are_lost(serve: Serve, tmp_path: Path, a
         status, reply = await client.ask("GET", f"/rheed/stream/{data_id}/chunks")
     assert status == 200
     assert str(len(HOSTILE)) in reply["stored"]
-    assert stream.folder.exists()  # what could not be sent is kept for a person
+    assert stream.folder.exists()  # chunks that could not be sent are kept on disk

@@ -45,7 +45,7 @@ def test_populate_makes_pages_resident_and_keeps_bytes() -> None:
 @pytest.mark.parametrize("nbytes", [192 << 10, 5 * MIB])
 def test_freed_memory_returns_to_the_system(nbytes: int) -> None:
     """Deleted memory returns to the system at once, and new memory is untouched."""
-    for _ in range(2):  # a C library that kept memory would begin to with the first one it is given back
+    for _ in range(2):  # a C library that caches freed memory would cache it in the first round
         held = [allocate(nbytes) for _ in range(BIG * 2 // nbytes)]
         before = resident_bytes()
         for memory in held:

@@ -223,7 +223,7 @@ class Database:
 
     @contextmanager
     def reading_in_thread(self) -> Iterator[Connection]:
-        """A connection for reading from a thread: thousands of rows would hold up the event loop. Blocks."""
+        """A connection for reading from a thread: thousands of rows would block the event loop. Blocks."""
         with self._blocking.connect() as connection:
             yield connection
 

@@ -334,7 +334,7 @@ async def put_streams(
     upsert = new.on_conflict_do_update(index_elements=["data_id"], set_=changed)
     for first in range(0, len(found), ROWS_AT_ONCE):
         some = found[first : first + ROWS_AT_ONCE]
-        # One statement for all rows, which SQLite runs in its thread: to compile one for each would hold up the loop.
+        # One statement for all rows, which SQLite runs in its thread: compiling one for each would block the loop.
         await session.execute(upsert, [{**_row(about), "n_frames": n_frames} for about, n_frames in some])
         await _put_tags(session, [about for about, _ in some])
 

@@ -54,7 +54,7 @@ async def stream_page(request: web.Request) -> web.Response:
     data_id = checked_id(request.match_info["data_id"])
     context = context_of(request)
     folder = context.settings.streams_dir / data_id
-    # The page of a deleted stream tells that it was deleted.
+    # The page of a deleted stream shows that it was deleted.
     if data_id not in context.streams.deleted and not await asyncio.to_thread(folder.is_dir):
         raise unknown_stream(data_id)
     principal = logged_in(request)

@@ -60,7 +60,7 @@ class PasswordCheck:
             if known_browser
             else [network_of(address), _mark(b"name", name)]
         )
-        # Counted before the check, and taken back if it is right: many tries at the same time are many tries.
+        # Counted before the check, and not counted if the password is right: so simultaneous tries are all counted.
         waits = [self._counts.count(one) for one in names]
         if any(waits):
             for one, wait in zip(names, waits, strict=True):

@@ -131,7 +131,7 @@ async def _read_login(request: web.Request) -> Login:
         raise HttpError(400, f"This is not a login: it has more than {MAX_LOGIN_BYTES} bytes.") from None
 
 
-# A browser in which a person has signed in before: tries in it are counted by themselves.
+# A browser in which a person has signed in before: tries in it are counted separately.
 
 
 def _browser_cookie(request: web.Request) -> str:

@@ -34,7 +34,7 @@ async def stream_info(request: web.Request) -> web.Response:
     stored = await context.readers.facts.run(request, _stored, archive)
     results = await context.results.of(data_id)
     arrivals, all_projects = request.app[ARRIVALS], principal_of(request).projects is None
-    written = arrivals.bytes_per_s()  # of all streams: it would show that others run
+    written = arrivals.bytes_per_s()  # the sum over all streams: it reveals that other streams run
     return json_reply(
         {
             **_description(about),

@@ -81,7 +81,7 @@ def replace_keys(place: Path | Documents, key: str, file_system: FileSystem = LO
 
     try:
         documents.change(KEYS_FILE, revise)
-    except OSError:  # it can't be read; whether it can be written is seen now
+    except OSError:  # it can't be read; the next line raises if it can't be written either
         documents.write(KEYS_FILE, msgspec.json.encode([_stored(key)]))
 
 
@@ -209,7 +209,7 @@ class KeyRing:
             return False
         if presented not in self._hidden:
             self._hidden.add(presented)
-            hide(presented)  # of a key from an earlier start, the log's filter does not know the value before
+            hide(presented)  # after a restart only hashes are known: the log's filter gets the value now
         return True
 
     def knows_id(self, key_id: str) -> bool:

@@ -153,7 +153,7 @@ class ResultsManager:
         await asyncio.sleep(WARM_UP_S)
         try:
             await self._pool.warm_up()
-        except WorkerStartError as error:  # it is logged; the stream that needs it shows it
+        except WorkerStartError as error:  # already logged; the stream that needs a worker reports it
             log.debug("no spare worker: %s", error)
 
     async def of(self, data_id: str) -> StreamResults:

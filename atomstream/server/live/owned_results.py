@@ -288,7 +288,7 @@ class OwnedResults(StreamResults):
                 await self._in_thread(put)
                 return
             except (StoreUnavailableError, BusUnavailableError) as error:
-                log.warning("stream %s: it is tried again: %s", self.metadata.data_id, error)
+                log.warning("stream %s: a write failed and is tried again: %s", self.metadata.data_id, error)
                 await asyncio.sleep(RETRY_S)
 
     async def close(self) -> None:

@@ -227,7 +227,8 @@ class ReanalysisScheduler:
         """Run one; returns it with its last batch, None if it failed or was stopped."""
         reanalysis = self._make(only)
         running = self._current
-        # Regions wait for a whole re-analysis: if it were stopped, half of the results would be of each.
+        # Changed regions wait for a running re-analysis of the whole stream: stopping it would leave half of the
+        # results from the old values and half from the new ones.
         if running is None or reanalysis.is_whole or not running.is_whole:
             if running is not None:
                 running.stop()

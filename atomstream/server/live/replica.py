@@ -105,7 +105,11 @@ class Replica:
         for name, shared in (("results_entry", self._logs.results), ("inputs_entry", self._logs.inputs)):
             last = await shared.last(self.data_id)
             if (0 if last is None else last.number) < getattr(self.position, name):
-                log.warning("stream %s: the bus has lost its %s; they continue", self.data_id, name[:-6])
+                log.warning(
+                    "stream %s: the bus has lost its %s; those in the files are kept and continued",
+                    self.data_id,
+                    name[:-6],
+                )
                 self.position = msgspec.structs.replace(self.position, **{name: 0})
 
     # -- results -----------------------------------------------------------------------------------------
@@ -150,7 +154,12 @@ class Replica:
                     self._archive.follow(all_chunks=True)  # the frames' times are in the chunks
             known = self._store.log.seq
             if shared.number > known + 1:
-                log.error("stream %s: record %d follows record %d", self.data_id, shared.number, known)
+                log.error(
+                    "stream %s: record %d came after record %d; the ones between are missing",
+                    self.data_id,
+                    shared.number,
+                    known,
+                )
             elif not 0 < shared.number <= known:
                 message = self._store.apply(shared)
                 if message is not None:

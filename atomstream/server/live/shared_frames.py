@@ -60,7 +60,8 @@ class FramesFolder:
 def remove_leftovers(parent: Path) -> None:
     """Remove the folders of dead servers in ``parent``. Folders in use or of other users stay."""
     for folder in parent.glob(f"{PREFIX}*"):
-        # No lock file: being made, or of another program. In a folder for everybody others may plant links.
+        # No lock file: being made, or of another program. In a folder that all users may write to, others may create
+        # links.
         if not is_own_folder(folder) or not is_plain_file(folder / LOCK):
             continue
         lock = _lock_of(folder)

@@ -156,7 +156,7 @@ class PeopleLog:
         try:
             if (
                 os.fstat(fd).st_size > self._read_to
-            ):  # half a line of a power cut, which nobody was told about
+            ):  # an incomplete line of a power cut, whose change was never acknowledged
                 self._file_system.truncate(fd, self._read_to)
             try:
                 self._file_system.write_at(fd, self._read_to, line)

@@ -268,7 +268,7 @@ class People:
             if owner is not None and right > ROLES[owner.role]:
                 raise ConfigError(
                     f"{owner.name} has the role {owner.role} and can't have a key with the scope {scope}: a key never "
-                    "may more than its owner."
+                    "has more rights than its owner."
                 )
             if len(self.directory.keys) >= MAX_PEOPLE:
                 raise ConfigError(f"There are {MAX_PEOPLE} keys already; revoke some first.")

@@ -47,7 +47,7 @@ def check_owner(name: str, owner: str | None, cluster: str) -> None:
     if owner is not None and owner != cluster:
         raise ConfigError(
             f"The streams named {name!r} on this NATS belong to the cluster {owner}, and the store to {cluster}. Give "
-            "each cluster a name of its own in the URL of --bus, such as ?name=lab-a. Nothing was changed."
+            "each cluster its own name in the URL of --bus, such as ?name=lab-a. Nothing was changed."
         )
 
 

@@ -30,7 +30,7 @@ def version_of(connection: Connection, name: str) -> str:
     """The version of a database, :data:`EMPTY` for an empty one; ``name`` is for messages.
 
     Raises:
-        ConfigError: it has tables of something else.
+        ConfigError: it has tables of another program.
     """
     tables = set(inspect(connection).get_table_names())
     if not tables:
@@ -41,7 +41,7 @@ def version_of(connection: Connection, name: str) -> str:
             return str(found)
     listed = ", ".join(sorted(tables)[:5])
     raise ConfigError(
-        f"The database {name} has tables of something else ({listed}). Give atomstream a database of its own; nothing "
+        f"The database {name} has tables of another program ({listed}). Give atomstream a separate database; nothing "
         "was changed."
     )
 
@@ -58,8 +58,9 @@ def check_version(version: str, name: str) -> None:
             "meanwhile. Nothing was changed."
         )
     raise ConfigError(
-        f"The tables of the database {name} have the version {version[:40]}, which this atomstream does not know: a "
-        f"newer one has made it (this one knows {known[0]} to {known[-1]}). Update atomstream; nothing was changed."
+        f"The tables of the database {name} have the version {version[:40]}, which this atomstream does not "
+        f"support: a newer version made them (this one supports {known[0]} to {known[-1]}). Update "
+        "atomstream; nothing was changed."
     )
 
 

@@ -110,7 +110,9 @@ class Reach:
             self._note(error)
             raise self._error() from error
         if self._since is not None:
-            log.warning("the catalogue %s is back after %.0f s", self._name, self._clock() - self._since)
+            log.warning(
+                "the catalogue %s can be reached again, after %.0f s", self._name, self._clock() - self._since
+            )
             self._since = None
 
     def _note(self, error: Exception) -> None:

@@ -112,7 +112,7 @@ async def _numbers(context: ServerContext, connections: int) -> Numbers:
 async def _statuses(context: ServerContext) -> Mapping[str, int]:
     try:
         return await context.streams_table.count_by_status()
-    except CatalogueAwayError:  # the other numbers are needed the more
+    except CatalogueAwayError:  # the other metrics are reported without it
         return {}
 
 

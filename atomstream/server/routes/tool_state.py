@@ -41,7 +41,7 @@ routes = web.RouteTableDef()
 T = TypeVar("T")
 
 INLINE_BYTES: Final = 1 << 18
-"""Longer bodies are decoded in a thread, so that they do not hold up the loop."""
+"""Longer bodies are decoded in a thread, so that they do not block the loop."""
 MOST_SHOWN: Final = 20_000
 """Most points of a channel in the reply for a page."""
 

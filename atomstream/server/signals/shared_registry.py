@@ -62,7 +62,7 @@ class SharedSignalRegistry(SignalRegistry):
         try:
             await self._read(data_id)
         except StoreUnavailableError as error:
-            log.debug("the store can't be asked about %s: %s", data_id, error)
+            log.debug("the signals of %s can't be read from the store: %s", data_id, error)
             return
         if data_id not in self._abouts:
             self._others[data_id] = None

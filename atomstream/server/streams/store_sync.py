@@ -199,7 +199,7 @@ class StoreSync:
                 await self._entries.note_chunk(about.data_id, n_frames)
             if about.status in OPEN:
                 self._lifecycle.watch_over(about.data_id)
-        if not self._searches:  # the catalogue knows what was deleted
+        if not self._searches:  # the catalogue has the deletions
             return
         for data_id in listed - stored - self._streams.deleted:
             self._streams.deleted.add(data_id)

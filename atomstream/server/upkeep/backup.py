@@ -50,7 +50,7 @@ SETTLED_NS: Final = 2_000_000_000
 
 _RUNNING: Final = "analysis/running"
 _RESULTS: Final = "analysis/results.log"
-# What is derived first, what it is derived from last.
+# Derived files first, their sources last.
 _STAGES: Final = (
     (_RUNNING, "analysis/state", "analysis/profiles", "analysis/checkpoint"),
     (_RESULTS,),
@@ -120,7 +120,7 @@ def _no_retention(data_dir: Path) -> Iterator[None]:
         raise ConfigError(
             f"The rules of retention are being applied to {data_dir}, or another backup of it runs. Try again later."
         ) from None
-    except OSError:  # a folder that is only readable, which nothing changes from here
+    except OSError:  # a read-only folder: no process on this computer changes it
         yield
         return
     try:

@@ -132,7 +132,7 @@ class _Checker:
             try:
                 decoder.decode(row or b'{"type":"tag","id":"","name":"","made":""}')
             except (msgspec.MsgspecError, UnicodeError):
-                if number < len(rows):  # else the server writes it at this moment
+                if number < len(rows):  # otherwise the server is writing it now
                     self._note(path, f"line {number} can't be read")
 
     def check_signals(self, path: Path) -> None:
@@ -229,7 +229,7 @@ class _Checker:
                     at += nbytes
                     self.report.records += 1
                     continue
-                # Half a record at the end is none: it is being written, or was at a power cut.
+                # An incomplete record at the end is not damage: it is being written, or was at a power cut.
                 file.seek(at)
                 rest = scan(file.read(size - at))
                 if rest.records or rest.gaps or nbytes == 0:

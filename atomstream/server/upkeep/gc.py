@@ -88,7 +88,7 @@ def collect_garbage(
 def _find(data_dir: Path, days: float, now: float) -> Iterator[Garbage]:
     streams = data_dir / "streams"
     for garbage in _old_files(data_dir, days, now):
-        # Other files in the data folder are those of somebody else.
+        # Other files in the data folder belong to other programs.
         if garbage.path.parent.name == SET_ASIDE or garbage.path.name.startswith(tuple(_OWN)):
             yield garbage
     for folder in sorted(_entries(streams / DELETED)):

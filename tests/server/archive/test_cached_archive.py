@@ -204,8 +204,8 @@ def test_a_chunk_whose_server_died_after_storing_it_is_there(server: Server, sto
     """SIGKILL between the store and the folder: the next open has the chunk, and a repeat is answered as one."""
     a, b = server("a"), server("b")
     commit(a, 0)
-    a_folder_before = server("a")  # knows chunk 0 only
-    commit(b, 1)  # stored by a process that has died, as far as "a" knows
+    a_folder_before = server("a")  # has read chunk 0 only
+    commit(b, 1)  # for "a" this equals a chunk of a process that died
     assert commit(a_folder_before, 1).repeated
     assert server("a").stored() == _indices("0-1")
 

@@ -76,7 +76,7 @@ async def test_a_provider_that_cannot_be_reached(tmp_path: Path) -> None:
 
 
 async def test_the_look_up_of_a_name_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that does not answer holds up the check no longer than any other silence."""
+    """The check has the same time limit if a name server does not answer."""
     import threading
 
     end = threading.Event()

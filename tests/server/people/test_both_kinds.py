@@ -256,7 +256,7 @@ def test_a_changed_table_opens_nothing(postgres_server: PostgreSQL, damage: str)
         with postgres.transaction() as connection:
             connection.execute(text(damage))
         fresh = People(postgres)
-        if damage.endswith("number = 3"):  # only who has read it knows
+        if damage.endswith("number = 3"):  # the damage is found when the row is read again
             assert fresh.damage == ""
             people.refresh()
             fresh = people

@@ -144,7 +144,7 @@ def test_two_writers_do_not_take_one_name(memory_path: Path) -> None:
 
 
 def test_a_key_ends_with_its_owner_and_follows_their_role(memory_path: Path) -> None:
-    """A key never may more than its owner may now, and is gone with them."""
+    """A key never has more rights than its owner has now, and is removed together with the owner."""
     people = People(memory_path)
     people.add_user(ACTOR, "anna", "admin")
     people.add_user(ACTOR, "bob", "operator")

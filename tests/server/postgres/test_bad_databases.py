@@ -98,7 +98,7 @@ def test_an_older_version_is_migrated_by_a_command(postgres_server: PostgreSQL, 
 @pytest.mark.parametrize(
     ("statements", "sentence"),
     [
-        (["CREATE TABLE orders (id int)"], "tables of something else"),
+        (["CREATE TABLE orders (id int)"], "tables of another program"),
         (
             ["CREATE TABLE alembic_version (version_num text)", "CREATE TABLE pages (id int)"],
             "something else",

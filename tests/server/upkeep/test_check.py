@@ -95,7 +95,8 @@ async def test_records_of_a_finished_stream(serve: Serve) -> None:
     folder = server.folder(data_id) / "analysis"
     for path in (folder / "results.log", folder / "inputs.log", folder / "checkpoint", folder / "profiles"):
         whole = path.read_bytes()
-        # 8 to 11 are the length of the first record: what follows is no half record, as others come after it.
+        # Bytes 8 to 11 are the length of the first record. More records follow, so a wrong length is damage, not an
+        # incomplete record at the end.
         for at in (0, 8, 11, 12, len(whole) // 2):
             flip(path, at)
             (line,) = check(server.data_dir).damaged
