@@ -84,7 +84,8 @@ class Event:
 
     ``time_s`` counts from the stream's first frame and is None until the server has the first chunk. ``time_ms_utc``
     and ``id`` are set by the server. ``value`` depends on ``kind``. Kinds of the analysis: :data:`ANALYSIS_KINDS`.
-    Kinds of the user: those of :data:`SEGMENT_KINDS`, ``note`` or any other word; the value of ``rotation`` is in rpm.
+    Kinds of the user: those of :data:`SEGMENT_KINDS`, ``note`` or any other word; the value of ``rotation`` is in rpm,
+    that of another kind in ``unit``. ``version`` grows by one with each correction by a user.
     """
 
     time_s: float | None
@@ -94,6 +95,8 @@ class Event:
     id: str = ""
     time_ms_utc: float | None = None
     by: str = "analysis"
+    unit: str = ""
+    version: int = 1
 
     @property
     def at_s(self) -> float:
@@ -298,4 +301,14 @@ def event_from(received: Any) -> Event:
         id=_text(plain, "id"),
         time_ms_utc=finite_or_none(plain, "time_ms_utc"),
         by=_text(plain, "by"),
+        # Servers before version 0.2.0 send neither of these.
+        unit=_text(plain, "unit") if "unit" in plain else "",
+        version=_version(plain),
     )
+
+
+def _version(plain: Mapping[str, Any]) -> int:
+    value = plain.get("version", 1)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 53:
+        raise ValueError("version must be a whole number above 0")
+    return value

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.analysis import commands, marks, online
+from atomstream.analysis import commands, corrections, marks, online
 from atomstream.analysis.batch_builder import BatchBuilder
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.serialization import VERSION, pack, unpack
@@ -112,6 +112,14 @@ class Analyzer:
         event = Event(self._state.now_s if time_s is None else float(time_s), kind, label, by="user")
         marks.apply_mark(self._state, event)
         return event
+
+    def unmark(self, label: str, kind: str, time_s: float, rpm: float = 0.0) -> bool:
+        """Remove a mark of the user that was set at ``time_s`` (s); False if there is none with this label and kind.
+
+        Segments are joined and counts continued from what is known without the frames: the uncertainties say how well.
+        ``rpm`` is the rotation that was stated for the stream, which holds again if no change of it is left.
+        """
+        return corrections.remove_mark(self._state, Event(float(time_s), kind, label, by="user"), rpm)
 
     def set_rotation(self, rpm: float, time_s: float | None = None) -> None:
         """Change the rotation speed (1/min, 0: at rest) from the next frame on.

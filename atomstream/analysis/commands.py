@@ -79,6 +79,11 @@ def apply_rotation(state: AnalysisState, rpm: float, time_s: float | None = None
         mark.value is not None and mark.at_s > event.at_s for mark in state.marks if mark.kind == event.kind
     ):
         return
+    turn_at(state, rpm)
+
+
+def turn_at(state: AnalysisState, rpm: float) -> None:
+    """Track the rotation at ``rpm`` (1/min, 0: at rest) from the next frame on."""
     state.rpm = rpm
     if state.trackers is not None:
         if state.trackers.rotation is not None:

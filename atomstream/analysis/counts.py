@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from atomstream.analysis.layer_count import LayerCounter
 from atomstream.analysis.oscillation_result import Oscillation
 
+SAME_TIME_S = 1e-6
+"""Two times that differ by less are the same time, in s."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -59,4 +62,10 @@ class Counts:
     def begin_mark(self, time_s: float) -> None:
         """Begin the count since the user's last mark at ``time_s`` (s). A mark before the last one changes nothing."""
         if time_s >= self.mark.start_s:
-            self.mark = LayerCounter(time_s)
+            self.mark = self.total.since(time_s) if time_s < self.total.ended_s else LayerCounter(time_s)
+
+    def remove_mark(self, time_s: float, earlier_s: float | None) -> None:
+        """Remove the mark at ``time_s`` (s): if it is the last one, count since ``earlier_s``, None: from the start."""
+        if abs(self.mark.start_s - time_s) < SAME_TIME_S:
+            start_s = self.total.start_s if earlier_s is None else max(earlier_s, self.total.start_s)
+            self.mark = self.total.since(start_s)

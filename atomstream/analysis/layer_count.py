@@ -7,7 +7,7 @@ its uncertainty includes the doubt about the time at which growth began or stopp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from atomstream.analysis.oscillation_result import Oscillation
 
@@ -115,6 +115,34 @@ class LayerCounter:
         self.reported, self.reported_s = self.finished, time_s
         self.phase_time_s = self.ended_s = time_s
 
+    def since(self, time_s: float) -> LayerCounter:
+        """A counter of what this one has counted from ``time_s`` (s) on.
+
+        A run in which that time lies is divided in proportion to the time, with an uncertainty for growth that rested
+        in one of the parts, until a new fit covers it.
+        """
+        part = replace(self, start_s=max(time_s, self.start_s), runs=[], reported=0.0, reported_s=math.inf)
+        for begin, end, count in self.runs:
+            if end <= time_s:
+                continue
+            left = 1.0 - _share(begin, end, time_s) if begin < time_s else 1.0
+            part.runs.append((max(begin, time_s), end, left * count))
+            part.finished_variance += _unseen_variance(left, count)
+        part.finished = math.fsum(count for _, _, count in part.runs)
+        if not math.isnan(self.counted) and self.onset_s < time_s:
+            left = 1.0 - _share(self.onset_s, self.phase_time_s, time_s)
+            part.onset_s, part.counted = time_s, left * self.counted
+            part.variance += _unseen_variance(left, self.counted)
+        return part
+
+    def continue_from(self, start_s: float, count: float, sigma: float) -> None:
+        """Begin at ``start_s`` (s) already: ``count`` oscillations, +- ``sigma``, are added for the time up to here."""
+        self.runs.insert(0, (start_s, self.start_s, count))
+        self.finished += count
+        self.finished_variance += sigma**2
+        self.ended_s = max(self.ended_s, self.start_s)
+        self.start_s = start_s
+
     @property
     def has_count(self) -> bool:
         """True if anything was counted."""
@@ -148,6 +176,11 @@ class LayerCounter:
         if self.rate > 0.0 and not self.waits:
             longest = max(MAX_EXTRAPOLATION / self.rate, self.fit_interval_s)
         return min(time_s - self.phase_time_s, longest)
+
+
+def _unseen_variance(share: float, count: float) -> float:
+    """Return the variance of a ``share`` of ``count`` oscillations: growth may have rested in one of the parts."""
+    return (UNSEEN_ERROR * min(share, 1.0 - share) * count) ** 2
 
 
 def _share(begin_s: float, end_s: float, time_s: float) -> float:

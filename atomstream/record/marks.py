@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,21 +10,10 @@ from typing import Final
 
 from atomstream.arguments import check_event
 from atomstream.errors import AtomstreamError, ConfigError, RejectedError, ServiceError, StreamError
+from atomstream.mark_words import kind_of
 
 RETRY_S: Final = 5.0
 """Time in s until a mark that the server did not take is sent again."""
-
-_KINDS: Final = (
-    ("laser", re.compile(r"\blaser\b", re.IGNORECASE)),
-    ("shutter", re.compile(r"\b(shutter|valve|open|opened|close|closed)\b", re.IGNORECASE)),
-    ("growth", re.compile(r"\bgrowth (start|starts|begin|begins|on)\b", re.IGNORECASE)),
-    ("pause", re.compile(r"\b(growth (stop|stops|end|ends|off)|interrupt\w*|anneal\w*)\b", re.IGNORECASE)),
-)
-
-
-def kind_of(label: str) -> str:
-    """The kind of mark that its words mean: ``shutter``, ``laser``, ``growth``, ``pause``, else ``note``."""
-    return next((kind for kind, words in _KINDS if words.search(label)), "note")
 
 
 @dataclass(slots=True)

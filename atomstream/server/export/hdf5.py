@@ -168,6 +168,7 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
             "kind": ([event.kind for event in status.events], ""),
             "label": ([event.label for event in status.events], ""),
             "value": ([_nan(event.value) for event in status.events], ""),
+            "unit": ([event.unit for event in status.events], ""),
             "by": ([event.by for event in status.events], ""),
         },
     )

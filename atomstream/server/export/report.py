@@ -155,11 +155,18 @@ def _second_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
     ]
     _table(figure, 0.66, "Segments", SEGMENT_COLUMNS, segments, 8)
     events = [
-        [_clock(one.time_s), one.by, _plain(one.kind, 18), _plain(one.label, 70)]
+        [_clock(one.time_s), one.by, _plain(one.kind, 18), _plain(_with_value(one), 70)]
         for one in growth.status.events
     ]
     _table(figure, 0.40, "Events", EVENT_COLUMNS, events, MOST_ROWS)
     _foot(figure, 2)
+
+
+def _with_value(event: Event) -> str:
+    """The label of an event, with the value that a user has set."""
+    if event.by != "user" or event.value is None or event.kind == "rotation":
+        return event.label
+    return f"{event.label}: {event.value:g} {event.unit}".strip()
 
 
 def _curve(axes: Axes, curves: _Curves, name: str, label: str) -> None:

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Any, TextIO
 
+from atomstream.results import Event
 from atomstream.server.export.growth import Growth, Piece, utc_text
 
 RATE = "growth_rate_ml_s"
@@ -62,8 +63,14 @@ class _Rows:
     def _due_marks(self, time_s: float) -> str:
         due = []
         while self._marks and (self._marks[0].time_s or 0.0) <= time_s:
-            due.append(safe_text(self._marks.pop(0).label))
+            due.append(safe_text(_with_value(self._marks.pop(0))))
         return "; ".join(due)
+
+
+def _with_value(mark: Event) -> str:
+    if mark.value is None or mark.kind == "rotation":
+        return mark.label
+    return f"{mark.label} = {mark.value:g} {mark.unit}".rstrip()
 
 
 def number_text(value: float) -> str:

@@ -116,7 +116,7 @@ class AzimuthChanges(msgspec.Struct, frozen=True):
 # -- entries of the log ----------------------------------------------------------------------------------
 
 
-class EventEntry(msgspec.Struct, frozen=True, tag_field="what", tag="event"):
+class EventEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="what", tag="event"):
     """An event of the user; ``value`` depends on ``kind`` (:class:`~atomstream.results.Event`)."""
 
     id: str
@@ -124,6 +124,40 @@ class EventEntry(msgspec.Struct, frozen=True, tag_field="what", tag="event"):
     label: str
     time_ms_utc: float
     value: float | None
+    unit: str = ""
+
+    @property
+    def version(self) -> int:
+        """1: no correction came before it."""
+        return 1
+
+    @property
+    def deleted(self) -> bool:
+        """False: only a correction deletes an event."""
+        return False
+
+
+class EventChangeEntry(msgspec.Struct, frozen=True, tag_field="what", tag="event_change"):
+    """A correction of an event: its complete content from now on. The entries before it stay in the log.
+
+    Of two corrections with the same ``version`` the first one in the log holds. ``change_id`` tells one correction from
+    another.
+    """
+
+    id: str
+    version: int
+    kind: str
+    label: str
+    time_ms_utc: float
+    value: float | None
+    unit: str = ""
+    deleted: bool = False
+    changed_unix_ms: float = 0.0
+    change_id: str = ""
+
+
+EventState: TypeAlias = EventEntry | EventChangeEntry
+"""What an event was set to, or corrected to."""
 
 
 class RegionsEntry(msgspec.Struct, frozen=True, tag_field="what", tag="regions"):
@@ -149,7 +183,9 @@ class LostEntry(msgspec.Struct, frozen=True, tag_field="what", tag="lost"):
     """An entry that can't be read any more; it keeps its place in the order."""
 
 
-AnnotationEntry: TypeAlias = EventEntry | RegionsEntry | CalibrationEntry | AzimuthEntry | LostEntry
+AnnotationEntry: TypeAlias = (
+    EventEntry | EventChangeEntry | RegionsEntry | CalibrationEntry | AzimuthEntry | LostEntry
+)
 
 
 def read_entry(stored: dict[str, Any]) -> AnnotationEntry:
@@ -172,6 +208,14 @@ class TimedEvent(msgspec.Struct, frozen=True, tag_field="what", tag="event"):
     label: str
     value: float | None
     time_s: float
+    id: str = ""
 
 
-AnalyzerEntry: TypeAlias = TimedEvent | RegionsEntry | CalibrationEntry
+class CorrectedEvent(msgspec.Struct, frozen=True, tag_field="what", tag="corrected"):
+    """The event ``before`` was corrected to ``after``; None: it was deleted."""
+
+    before: TimedEvent
+    after: TimedEvent | None
+
+
+AnalyzerEntry: TypeAlias = TimedEvent | CorrectedEvent | RegionsEntry | CalibrationEntry

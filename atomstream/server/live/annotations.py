@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from atomstream.errors import ConfigError
+from msgspec import UNSET
+
 from atomstream.results import Event
 from atomstream.server.live.annotation_records import (
     AnalyzerEntry,
@@ -19,20 +19,20 @@ from atomstream.server.live.annotation_records import (
     AzimuthEntry,
     CalibrationEntry,
     CalibrationRecord,
+    EventChangeEntry,
     EventEntry,
+    EventState,
     RegionRecord,
     RegionsEntry,
-    TimedEvent,
     check_regions,
     read_entry,
 )
+from atomstream.server.live.event_book import EventBook, EventChanges, as_event, matters
 from atomstream.server.live.messages import EventMessage, RegionsMessage
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.record_log import RecordLog
 
 T = TypeVar("T")
-MAX_EVENTS: Final = 20_000
-"""Events of the user in one stream: pages and the analysis get all of them."""
 
 
 class Annotations:
@@ -44,10 +44,8 @@ class Annotations:
         self._log = RecordLog(path, file_system=file_system, report=report)
         self.entries: list[AnnotationEntry] = []
         # What the entries amount to, so that an event costs the same however many there are.
-        self._events_lock = threading.Lock()  # events are stored in a thread and read in the loop
-        self._events: dict[str, EventEntry] = {}
-        self._as_events: list[Event] = []
-        self._origin_ms: float | None = None
+        self.book = EventBook()
+        """The events: what each is, and what it was."""
         self._labels: dict[str, AzimuthChanges] = {}
         self._regions: list[RegionRecord] = []
         self._calibration = CalibrationRecord()
@@ -56,10 +54,8 @@ class Annotations:
 
     def _note(self, entry: AnnotationEntry) -> None:
         self.entries.append(entry)
-        if isinstance(entry, EventEntry):
-            with self._events_lock:
-                if self._events.setdefault(entry.id, entry) is entry:
-                    self._as_events.append(as_event(entry, self._origin_ms))
+        if isinstance(entry, (EventEntry, EventChangeEntry)):
+            self.book.note(entry)
         elif isinstance(entry, RegionsEntry):
             self._regions = entry.regions
         elif isinstance(entry, CalibrationEntry):
@@ -78,38 +74,41 @@ class Annotations:
         self._note(entry)
 
     def add_event(
-        self, kind: str, label: str, time_ms_utc: float, value: float | None, event_id: str | None
-    ) -> EventEntry:
+        self,
+        kind: str,
+        label: str,
+        time_ms_utc: float,
+        value: float | None,
+        event_id: str | None,
+        unit: str = "",
+    ) -> EventState:
         """Store an event and return it. If an event with this id is stored already, that one is returned.
 
         Raises:
             ConfigError: the stream has ``MAX_EVENTS`` events already.
         """
-        stored = self._events.get(event_id or "")
+        stored = self.book.state(event_id or "")
         if stored is not None:
             return stored
-        if len(self._events) >= MAX_EVENTS:
-            raise ConfigError(f"This stream has {MAX_EVENTS} events already, the most that are stored.")
-        entry = EventEntry(event_id or str(uuid.uuid4()), kind, label, time_ms_utc, value)
+        self.book.check_room()
+        entry = EventEntry(event_id or str(uuid.uuid4()), kind, label, time_ms_utc, value, unit)
         self.append(entry)
         return entry
 
-    def event(self, event_id: str) -> EventEntry | None:
-        """The event with this id; None if there is none."""
-        return self._events.get(event_id)
+    def correct_event(self, event_id: str, version: int, changes: EventChanges) -> EventState:
+        """Store a correction of version ``version`` of an event; returns what the event is then.
 
-    @property
-    def n_events(self) -> int:
-        """Number of events of the user."""
-        return len(self._events)
+        Raises:
+            EventMissingError, EventConflictError, ConfigError: as :meth:`EventBook.correction`; nothing was stored.
+        """
+        entry = self.book.correction(event_id, version, changes)
+        if entry is not None:
+            self.append(entry)
+        return self.book.history(event_id)[-1]
 
     def events(self, origin_ms: float | None) -> list[Event]:
         """The user's events; ``time_s`` is None as long as the stream has no origin."""
-        with self._events_lock:
-            if origin_ms != self._origin_ms:
-                self._origin_ms = origin_ms
-                self._as_events = [as_event(event, origin_ms) for event in self._events.values()]
-            return list(self._as_events)
+        return self.book.events(origin_ms)
 
     @property
     def regions(self) -> list[RegionRecord]:
@@ -129,9 +128,9 @@ class Annotations:
         """What an analyzer needs of the entries from number ``since`` on (from 0); ``origin_ms`` is frame 0's time."""
         entries: list[AnalyzerEntry] = []
         for entry in self.entries[since:]:
-            if isinstance(entry, EventEntry):
-                time_s = _seconds(entry, origin_ms)
-                entries.append(TimedEvent(entry.kind, entry.label, entry.value, time_s))
+            if isinstance(entry, (EventEntry, EventChangeEntry)):
+                event = self.book.for_analysis(entry, origin_ms)
+                entries += [] if event is None else [event]
             elif isinstance(entry, (RegionsEntry, CalibrationEntry)):
                 entries.append(entry)
         return entries
@@ -141,28 +140,17 @@ class Annotations:
         self._log.close()
 
 
-def as_event(entry: EventEntry, origin_ms: float | None) -> Event:
-    """A stored event; its ``time_s`` is None without an origin."""
-    return Event(
-        time_s=None if origin_ms is None else _seconds(entry, origin_ms),
-        kind=entry.kind,
-        label=entry.label,
-        value=entry.value,
-        id=entry.id,
-        time_ms_utc=entry.time_ms_utc,
-        by="user",
-    )
-
-
-def _seconds(entry: EventEntry, origin_ms: float) -> float:
-    return (entry.time_ms_utc - origin_ms) / 1000.0
-
-
 class InThread(Protocol):
     """Runs a blocking call in a thread and returns its result."""
 
     def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
         """Run ``call``."""
+
+
+def event_message(state: EventState, origin_ms: float | None) -> EventMessage:
+    """What the feed gets when an event was set, corrected or deleted."""
+    deleted = True if state.deleted else UNSET
+    return EventMessage(event=as_event(state, origin_ms), deleted=deleted)
 
 
 class AnnotationWriter:
@@ -187,20 +175,39 @@ class AnnotationWriter:
         self._lock = asyncio.Lock()
 
     async def mark(
-        self, kind: str, label: str, time_ms_utc: float | None, value: float | None, event_id: str | None
+        self,
+        kind: str,
+        label: str,
+        time_ms_utc: float | None,
+        value: float | None,
+        event_id: str | None,
+        unit: str = "",
     ) -> Event:
         """Store and publish an event; returns it. A repeat of its id changes nothing."""
         at = 1000.0 * time.time() if time_ms_utc is None else time_ms_utc
         async with self._lock:
             before = len(self._annotations.entries)
-            entry = await self._in_thread(
-                lambda: self._annotations.add_event(kind, label, at, value, event_id)
+            state = await self._in_thread(
+                lambda: self._annotations.add_event(kind, label, at, value, event_id, unit)
             )
-            event = as_event(entry, self._origin_ms())
             if len(self._annotations.entries) > before:
-                await self._publish(EventMessage(event=event))
+                await self._publish(event_message(state, self._origin_ms()))
         self._notify()
-        return event
+        return as_event(state, self._origin_ms())
+
+    async def correct(self, event_id: str, version: int, changes: EventChanges) -> tuple[EventState, bool]:
+        """Store and publish a correction; returns what the event is then, and whether the analysis is to know it.
+
+        Raises:
+            EventMissingError, EventConflictError, ConfigError: nothing was changed.
+        """
+        async with self._lock:
+            before = self._annotations.book.state(event_id)
+            state = await self._in_thread(lambda: self._annotations.correct_event(event_id, version, changes))
+            if state is not before:
+                await self._publish(event_message(state, self._origin_ms()))
+        self._notify()
+        return state, before is not None and matters(before, state)
 
     async def set_regions(
         self, regions: list[RegionRecord], detected: list[RegionRecord]

@@ -68,6 +68,7 @@ def _marks(events: Sequence[Event]) -> Iterator[SmallArray]:
     yield numbers(
         "value", [one.value for one in events], "value of the mark; its meaning depends on the kind", "1"
     )
+    yield texts("unit", [one.unit for one in events], "unit of mark_value; empty if it follows from the kind")
     yield texts("kind", [one.kind for one in events], "kind of the mark")
     yield texts("label", [one.label for one in events], "text of the mark")
     yield texts("by", [one.by for one in events], "who set the mark: user or analysis")

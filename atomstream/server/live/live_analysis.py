@@ -138,6 +138,11 @@ class LiveAnalysis:
         """True if a calibration was set too late for the analysis, which was ending."""
         return any(isinstance(entry, CalibrationEntry) for entry in self._annotations.entries[self._sent :])
 
+    @property
+    def was_corrected(self) -> bool:
+        """True if events were corrected, which changes segments and counts of frames before."""
+        return self._annotations.book.was_corrected
+
     async def close(self) -> None:
         """Release the analyzer."""
         with suppress(WorkerDiedError, JobFailedError):
@@ -401,7 +406,7 @@ class LiveAnalysis:
         await self._publish(batch, None, final=True)
 
     async def _publish(self, batch: AnalyzerBatch, stored_unix_ms: float | None, *, final: bool) -> None:
-        events, chunk = self._annotations.events(self._archive.origin_unix_ms), self._now_chunk
+        events, chunk = self._annotations.book.names(), self._now_chunk
         message = await self._disk(
             lambda: self._store.add_batch(
                 batch, events, chunk=chunk, stored_unix_ms=stored_unix_ms, final=final

@@ -186,9 +186,10 @@ class BatchMessage(BatchFields, frozen=True, kw_only=True, tag="batch"):
 
 
 class EventMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="event"):
-    """An event of the user."""
+    """An event of the user was set or corrected. ``deleted``: it is none any more; ``event`` is what it was."""
 
     event: Event
+    deleted: bool | UnsetType = UNSET
     seq: int | UnsetType = UNSET
 
 

@@ -14,10 +14,16 @@ from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.live.analyzer_client import AnalysisResources
-from atomstream.server.live.annotation_records import CalibrationEntry, EventEntry, RegionsEntry
-from atomstream.server.live.annotations import Annotations, as_event
+from atomstream.server.live.annotation_records import (
+    CalibrationEntry,
+    EventChangeEntry,
+    EventEntry,
+    EventState,
+    RegionsEntry,
+)
+from atomstream.server.live.annotations import Annotations, event_message
+from atomstream.server.live.event_book import matters
 from atomstream.server.live.live_analysis import LiveAnalysis
-from atomstream.server.live.messages import EventMessage
 from atomstream.server.live.replica import Objects, Replica, SharedLogs
 from atomstream.server.live.replicated_results import open_files
 from atomstream.server.live.result_store import REANALYSIS, RUNNING, ResultStore
@@ -168,8 +174,8 @@ class OwnedResults(StreamResults):
             while self._shared.published_inputs < len(entries):
                 entry = entries[self._shared.published_inputs]
                 self._shared.published_inputs += 1
-                if isinstance(entry, EventEntry) and self._annotations.event(entry.id) is entry:
-                    await self._publish(EventMessage(event=as_event(entry, self._archive.origin_unix_ms)))
+                if isinstance(entry, (EventEntry, EventChangeEntry)):
+                    await self._publish_event(entry)
                 elif isinstance(entry, RegionsEntry):
                     await self._writer.publish_regions(entry.regions, self._detected_regions, complete=False)
                     if self.has_frames and not self.is_thinned:
@@ -179,6 +185,15 @@ class OwnedResults(StreamResults):
                 ):
                     self._schedule()
         self._annotated()
+
+    async def _publish_event(self, entry: EventState) -> None:
+        book = self._annotations.book
+        if not book.holds(entry):
+            return
+        await self._publish(event_message(entry, self._archive.origin_unix_ms))
+        before = book.before(entry)
+        if before is not None and matters(before, entry):
+            self._analyse_corrected()
 
     def take_stored(self) -> None:
         """Analyse all chunks that came into the archive since, by whatever way: copying to the store finds some too."""

@@ -13,7 +13,12 @@ from atomstream.results import Event
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient
-from atomstream.server.live.annotation_records import AnalyzerEntry, RegionsEntry, TimedEvent
+from atomstream.server.live.annotation_records import (
+    AnalyzerEntry,
+    CorrectedEvent,
+    RegionsEntry,
+    TimedEvent,
+)
 from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.messages import AnalyzerBatch
 from atomstream.server.live.missing_chunks import CRASHED, UNREADABLE, MissingIndices
@@ -127,7 +132,7 @@ class Reanalysis:
         origin = self._archive.origin_unix_ms or 0.0
         entries = self._annotations.for_analysis(0, origin)
         regions = [entry for entry in entries if isinstance(entry, RegionsEntry)][-1:]
-        return [*regions, *(entry for entry in entries if isinstance(entry, TimedEvent))]
+        return [*regions, *(entry for entry in entries if isinstance(entry, (TimedEvent, CorrectedEvent)))]
 
     async def _chunk(self, analyzer: AnalyzerClient, index: int) -> None:
         self._left_out[CRASHED].add(index)  # until it is analysed: the next attempt goes on without it

@@ -25,11 +25,13 @@ from atomstream.server.live.annotation_records import (
     CalibrationEntry,
     CalibrationRecord,
     EventEntry,
+    EventState,
     RegionRecord,
     RegionsEntry,
     check_regions,
 )
-from atomstream.server.live.annotations import MAX_EVENTS, Annotations, as_event
+from atomstream.server.live.annotations import Annotations
+from atomstream.server.live.event_book import EventChanges, EventConflictError, as_event
 from atomstream.server.live.replica import Replica, SharedLogs
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.shared_records import SharedWriter
@@ -152,19 +154,40 @@ class ReplicatedResults(StreamResults):
         await self._announce(Notice(data_id=self.metadata.data_id, kind="inputs"))
 
     async def mark(
-        self, kind: str, label: str, time_ms_utc: float | None, value: float | None, event_id: str | None
+        self,
+        kind: str,
+        label: str,
+        time_ms_utc: float | None,
+        value: float | None,
+        event_id: str | None,
+        unit: str = "",
     ) -> Event:
         """Store an event; the process that analyses the stream publishes it. A repeat of its id has no effect."""
         await self.replica.catch_up_inputs()
-        known = self._annotations.event(event_id or "")
+        book = self._annotations.book
+        known = book.state(event_id or "")
         if known is None:
-            if self._annotations.n_events >= MAX_EVENTS:
-                raise ConfigError(f"This stream has {MAX_EVENTS} events already, the most that are stored.")
+            book.check_room()
             at = 1000.0 * time.time() if time_ms_utc is None else time_ms_utc
-            known = EventEntry(event_id or str(uuid.uuid4()), kind, label, at, value)
+            known = EventEntry(event_id or str(uuid.uuid4()), kind, label, at, value, unit)
             await self._add(known, known.id)
-            known = self._annotations.event(known.id) or known
+            known = book.state(known.id) or known
         return as_event(known, self._archive.origin_unix_ms)
+
+    async def correct_mark(self, event_id: str, version: int, changes: EventChanges) -> EventState:
+        """Correct or delete an event; the process that analyses the stream publishes it.
+
+        Raises:
+            EventMissingError, EventConflictError, ConfigError: as in :class:`StreamResults`.
+        """
+        await self.replica.catch_up_inputs()
+        book = self._annotations.book
+        entry = book.correction(event_id, version, changes)
+        if entry is not None:
+            await self._add(entry, entry.change_id)
+            if not book.holds(entry):  # another server's correction came before it into the shared log
+                raise EventConflictError(book.history(event_id)[-1])
+        return book.history(event_id)[-1]
 
     async def set_regions(self, regions: list[RegionRecord]) -> None:
         """Replace the user's regions. Raises ConfigError: invalid regions, or too many names; nothing was changed."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import msgspec
@@ -129,14 +129,17 @@ class ResultStore:
     def add_batch(
         self,
         batch: AnalyzerBatch,
-        user_events: Iterable[Event],
+        user_events: Collection[tuple[str, str]],
         *,
         chunk: int | None,
         final: bool,
         stored_unix_ms: float | None = None,
         reanalysis: bool = False,
     ) -> BatchMessage | None:
-        """Store a batch. Returns its message for the feed, or None if it was recorded before."""
+        """Store a batch. Returns its message for the feed, or None if it was recorded before.
+
+        ``user_events`` are kind and label of each event that a user has set.
+        """
         # After a crash a batch is made again: with equal numbers, or with others by another version.
         repeated = batch.start < self.log.analysed
         (self.replace_columns if repeated else self.write_columns)(batch)
@@ -196,13 +199,12 @@ class ResultStore:
         }
         return renumbered(views, earlier, max(self.log.view_points, default=-1) + 1)
 
-    def _own_events(self, events: Iterable[Event], user_events: Iterable[Event]) -> list[Event]:
+    def _own_events(self, events: Iterable[Event], user_events: Collection[tuple[str, str]]) -> list[Event]:
         """Events of the analysis. The analyzer also returns the user's events, which are recorded already."""
         events = list(events)
         if not events:
             return []
-        users = {(event.kind, event.label) for event in user_events}
-        own = [event for event in events if (event.kind, event.label) not in users]
+        own = [event for event in events if (event.kind, event.label) not in user_events]
         return [self._complete_event(event) for event in own if event.kind != "rotation"]
 
     def _complete_event(self, event: Event) -> Event:

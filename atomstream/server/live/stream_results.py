@@ -23,11 +23,13 @@ from atomstream.server.live.annotation_records import (
     BoxRecord,
     CalibrationEntry,
     CalibrationRecord,
+    EventState,
     LineRecord,
     RegionRecord,
 )
 from atomstream.server.live.annotations import Annotations, AnnotationWriter
 from atomstream.server.live.archive_annotations import Annotated, ArchiveAnnotations
+from atomstream.server.live.event_book import EventChanges
 from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import (
@@ -329,10 +331,44 @@ class StreamResults:
     # -- annotations of the user -------------------------------------------------------------------------
 
     async def mark(
-        self, kind: str, label: str, time_ms_utc: float | None, value: float | None, event_id: str | None
+        self,
+        kind: str,
+        label: str,
+        time_ms_utc: float | None,
+        value: float | None,
+        event_id: str | None,
+        unit: str = "",
     ) -> Event:
         """Store an event, send it to readers and to the analysis; returns it. A repeat of its id changes nothing."""
-        return await self._writer.mark(kind, label, time_ms_utc, value, event_id)
+        return await self._writer.mark(kind, label, time_ms_utc, value, event_id, unit)
+
+    async def correct_mark(self, event_id: str, version: int, changes: EventChanges) -> EventState:
+        """Correct or delete version ``version`` of the user's event; returns what it is then.
+
+        Segments and counts of a running analysis follow at once, as well as they can without the earlier frames; when
+        the stream has ended, it is analysed again. A finished stream is analysed again.
+
+        Raises:
+            EventMissingError: there is no such event. EventConflictError: it was corrected meanwhile.
+            ConfigError: too many corrections. After all of these nothing was changed.
+        """
+        state, matters = await self._writer.correct(event_id, version, changes)
+        if matters:
+            self._analyse_corrected()
+        return state
+
+    def _analyse_corrected(self) -> None:
+        if self._reanalyses.running_whole or (self._live is None and self._store.log.ended):
+            self._schedule()
+
+    def mark_history(self, event_id: str) -> list[EventState]:
+        """All that the user's event was, up to now; empty if there is none with this id."""
+        return self._annotations.book.history(event_id)
+
+    @property
+    def origin_unix_ms(self) -> float | None:
+        """The time of the stream's first frame, UTC ms; None before it."""
+        return self._archive.origin_unix_ms
 
     async def set_regions(self, regions: list[RegionRecord]) -> None:
         """Replace the user's regions. Their traces are computed back to the first frame in the background.
@@ -400,7 +436,7 @@ class StreamResults:
             self.begin()
         if not is_open:
             self.end()
-        if self._archive.small_rows("mark_time") != len(self.events()):
+        if self._annotations.book.n_changes or self._archive.small_rows("mark_time") != len(self.events()):
             self._copy.note()  # a server before this one ended too early, or made no copy
 
     def begin(self) -> None:
@@ -418,7 +454,7 @@ class StreamResults:
         await live.run()
         self._add_late(live.order.waiting)  # stored just as the analysis ended
         missing = live.missing
-        if live.filled_late or live.calibrated_late:
+        if live.filled_late or live.calibrated_late or (live.was_corrected and not self.is_thinned):
             missing = await self._run_whole(missing)
         await live.close()
         self._live = None
@@ -473,7 +509,7 @@ class StreamResults:
             return missing
         frames = self._archive.n_frames()
         final = msgspec.structs.replace(batch, start=frames, count=0, columns={}, frames_received=frames)
-        events = self._user_events()
+        events = self._annotations.book.names()
         message = await self._in_thread(
             lambda: self._store.add_batch(final, events, chunk=None, final=True, reanalysis=True)
         )

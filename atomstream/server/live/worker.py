@@ -32,6 +32,7 @@ from atomstream.server.live.annotation_records import (
     AnalyzerEntry,
     CalibrationEntry,
     CalibrationRecord,
+    CorrectedEvent,
     RegionsEntry,
     TimedEvent,
     to_region,
@@ -101,7 +102,19 @@ class AnalyzerSession:
                     self._analyzer.set_calibration(_calibration(entry.calibration))
                 case TimedEvent():
                     self._events.append(entry)
+                case CorrectedEvent():
+                    self._correct(entry)
         self._events.sort(key=lambda event: event.time_s)
+
+    def _correct(self, entry: CorrectedEvent) -> None:
+        before = entry.before
+        waiting = [event for event in self._events if event.id == before.id]
+        if waiting:
+            self._events = [event for event in self._events if event.id != before.id]
+        else:
+            self._analyzer.unmark(before.label, before.kind, before.time_s, self._settings.rpm)
+        if entry.after is not None:
+            self._events.append(entry.after)
 
     def feed(
         self, start: int, frames: ChunkPixels, times: F64, ids: Int | None = None

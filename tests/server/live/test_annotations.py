@@ -162,7 +162,7 @@ async def test_invalid_regions_are_refused(serve: Serve) -> None:
 @pytest.mark.slow
 async def test_too_many_events_are_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream has a limited number of events; a repeat of a stored one is answered as before."""
-    monkeypatch.setattr("atomstream.server.live.annotations.MAX_EVENTS", 1)
+    monkeypatch.setattr("atomstream.server.live.event_book.MAX_EVENTS", 1)
     async with WireClient(await serve()) as client:
         path = f"/rheed/stream/{await client.create()}/events"
         body = {"label": "a", "id": "00000000-0000-4000-8000-000000000000"}
@@ -337,7 +337,7 @@ def test_the_recorded_log(tmp_path: Path) -> None:
     assert (annotations.regions, annotations.calibration) == (regions, calibration)
     assert annotations.labels() == {"3": AzimuthChanges(enabled=False, label="[110]")}
     assert annotations.for_analysis(0, 1_700_000_000_000.0) == [
-        TimedEvent("shutter", "Ga open", None, 0.0),
+        TimedEvent("shutter", "Ga open", None, 0.0, event.id),
         RegionsEntry(regions),
         CalibrationEntry(calibration),
     ]

@@ -116,6 +116,8 @@ EVENT = {
     "label": "",
     "value": 3.0,
     "by": "analysis",
+    "unit": "",
+    "version": 1,
 }
 RESULTS: dict[str, Any] = {
     "values": {"growth_rate_ml_s": RATE},

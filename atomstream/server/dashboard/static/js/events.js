@@ -43,6 +43,13 @@ export class Events {
     this.drawLane();
   }
 
+  /** One event as the feed reports it: new, corrected or deleted. */
+  apply({ event, deleted }) {
+    if ((this.all.get(keyOf(event))?.version ?? 0) > event.version) return;
+    if (deleted) this.all.delete(keyOf(event));
+    this.add(deleted ? [] : [event]);
+  }
+
   get users() {
     return this.sorted.filter((event) => event.by === "user" && event.time_s !== null);
   }
@@ -60,7 +67,8 @@ export class Events {
 
   line(event) {
     const time = event.time_s === null ? el("span", { class: "num" }, "–") : el("button", { type: "button", class: "num", title: "Show this moment", onclick: () => this.chosen(event) }, duration(event.time_s));
-    return el("li", { class: event.by }, time, el("span", { class: "kind" }, kindText(event.kind)), el("span", { class: "label", dir: "auto" }, labelText(event)));
+    const edit = event.by === "user" ? el("button", { type: "button", "data-needs": "write", "data-edit": event.id, title: "Change, move or delete this mark", "aria-label": `Change the mark ${labelText(event)}` }, "Edit") : null;
+    return el("li", { class: event.by }, time, el("span", { class: "kind" }, kindText(event.kind)), el("span", { class: "label", dir: "auto" }, labelText(event)), edit);
   }
 
   /** The lane shows labels where they fit and strokes elsewhere. Screen readers skip it, because it repeats the list. */
@@ -92,6 +100,7 @@ export function kindText(kind) {
 }
 
 function labelText(event) {
+  if (event.label && event.by === "user" && event.kind !== "rotation" && (event.value ?? null) !== null) return visible(`${event.label}: ${brief(event.value)} ${event.unit ?? ""}`.trimEnd());
   if (event.label) return visible(event.label);
   return event.value === null || event.value === undefined ? "" : brief(event.value);
 }

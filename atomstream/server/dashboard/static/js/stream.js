@@ -57,7 +57,7 @@ const state = { analysis: null, info: null, skew: 0, newestS: null, madeMs: null
 
 const serverNow = () => Date.now() + state.skew;
 const elapsed = (ms) => (state.analysis?.origin_unix_ms ? duration((ms - state.analysis.origin_unix_ms) / 1000) : new Date(ms).toLocaleTimeString());
-new Annotations(dataId, { now: serverNow, elapsed, count: () => events.users.length, added: (event) => applyEvents([event]) });
+new Annotations(dataId, { now: serverNow, elapsed, count: () => events.users.length, find: (id) => events.all.get(id), changed: applyEvent });
 
 // ---- messages of the server
 
@@ -109,7 +109,7 @@ const feed = new Feed(dataId, {
     if (message.profile) waterfall.add((message.start + message.count) / state.analysis.fps, message.profile, message.lines);
     series.requestSoon();
   },
-  event: (message) => applyEvents([message.event]),
+  event: applyEvent,
   regions: (message) => {
     regions.set(message);
     series.requestSoon();
@@ -148,6 +148,13 @@ function showNames() {
 function applyEvents(added) {
   if (!added.length) return;
   events.add(added);
+  charts.setEvents(events.sorted);
+  showCounted();
+}
+
+/** An event of the user that was set, corrected or deleted. */
+function applyEvent(message) {
+  events.apply(message);
   charts.setEvents(events.sorted);
   showCounted();
 }
