@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,9 @@ from atomstream.errors import ConfigError, NotFoundError
 from atomstream.protocol import normalized_name
 
 if TYPE_CHECKING:
+    from atomstream.records import Json
     from atomstream.service.api import ServiceApi
+    from atomstream.service.payloads import NamedItem
 
 
 @click.group()
@@ -79,33 +82,65 @@ def rename(data_id: str, name: str, endpoint: str | None, api_key: str | None) -
 @click.argument("data_id")
 @click.argument("project", required=False)
 @click.option("--no-project", is_flag=True, help="Take the stream out of its project.")
+@click.option("--sample", help="Name or UUID of the sample that the stream is put on.")
+@click.option("--new-sample", help="Name of a sample that is made, if there is none of this name.")
+@click.option("--no-sample", is_flag=True, help="Take the stream off its sample.")
 @connection_options
 def move(
-    data_id: str, project: str | None, no_project: bool, endpoint: str | None, api_key: str | None
+    data_id: str,
+    project: str | None,
+    no_project: bool,
+    sample: str | None,
+    new_sample: str | None,
+    no_sample: bool,
+    endpoint: str | None,
+    api_key: str | None,
 ) -> int:
-    """Move the stream DATA_ID to another PROJECT, given by its name or UUID.
+    """Move the stream DATA_ID to another PROJECT, given by its name or UUID, or to another sample.
+
+    Frames, results and marks stay as they are. With the project changes who sees the stream, and which rule of
+    retention holds for it; with the sample, with which growths it is compared and which signals of instruments lie
+    beside its frames.
 
     \b
-    Example:
+    Examples:
       atomstream streams move 0aa00e56-e706-47cd-be49-6275ee0651a1 "GaN on Si"
+      atomstream streams move 0aa00e56-e706-47cd-be49-6275ee0651a1 --sample "Wafer 12"
     """
-    if (project is None) != no_project:
+    if project is not None and no_project:
         raise click.UsageError("Give the project's name or UUID, or --no-project.")
+    if sum((sample is not None, new_sample is not None, no_sample)) > 1:
+        raise click.UsageError("Give one of --sample, --new-sample and --no-sample.")
+    if not (project or no_project or sample or new_sample or no_sample):
+        raise click.UsageError("Give the project's name or UUID, --no-project, or a sample (--sample NAME).")
 
-    async def move_one(api: ServiceApi) -> None:
-        target = None if project is None else await _find_project(api, project)
-        await api.move_stream(data_id, target)
+    async def move_one(api: ServiceApi) -> tuple[str, ...]:
+        to: dict[str, Json] = {}
+        if project is not None or no_project:
+            known = () if project is None else await api.list_projects()
+            to["project_id"] = None if project is None else _find("project", known, project)
+        if new_sample is not None:
+            to["sample_name"] = new_sample
+        elif sample is not None or no_sample:
+            known = () if sample is None else await api.list_samples()
+            to["physical_sample_id"] = None if sample is None else _find("sample", known, sample)
+        return await api.move_stream(data_id, to)
 
-    call_service(move_one, endpoint, api_key)
+    for change in call_service(move_one, endpoint, api_key):
+        click.echo(_printable(f"{data_id} {change}."))
     click.echo(f"Moved {data_id}.")
     return ExitCode.DONE
 
 
-async def _find_project(api: ServiceApi, text: str) -> str:
-    for listed in await api.list_projects():
+def _find(kind: str, known: Iterable[NamedItem], text: str) -> str:
+    for listed in known:
         if text.lower() == listed.id.lower() or normalized_name(text) == normalized_name(listed.name):
             return listed.id
-    raise ConfigError(f"There is no project {text!r}; 'atomstream project list' shows them.")
+    hints = {
+        "project": "'atomstream project list' shows them",
+        "sample": "--new-sample makes one",
+    }
+    raise ConfigError(f"There is no {kind} {text!r}; {hints[kind]}.")
 
 
 @streams.command()

@@ -18,7 +18,7 @@ from atomstream.records import Json, ShardInfo, StreamSpec
 from atomstream.service import payloads
 from atomstream.service.payloads import CreatedStream, ListedStream, NamedItem, NewSignalsBody, NewStreamBody
 from atomstream.service.reading_api import ReadingApi
-from atomstream.service.replies import Call
+from atomstream.service.replies import Call, Reply
 from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Transport
 from atomstream.service.upload_body import Pieces, UploadBody, stated_crc32c
@@ -224,17 +224,22 @@ class ServiceApi:
         """Give a stream another name (atomstream server only)."""
         await self._change_stream(f"rename the stream {data_id}", data_id, {"name": name})
 
-    async def move_stream(self, data_id: str, project_id: str | None) -> None:
-        """Move a stream to another project, or (None) out of its project (atomstream server only)."""
-        await self._change_stream(f"move the stream {data_id}", data_id, {"project_id": project_id})
+    async def move_stream(self, data_id: str, to: dict[str, Json]) -> tuple[str, ...]:
+        """Move a stream to another project or sample (atomstream server only); returns a word about each change.
+
+        ``to`` has ``project_id`` or ``physical_sample_id``, None: to none; or ``sample_name``, of a sample that is made
+        if there is none.
+        """
+        reply = await self._change_stream(f"move the stream {data_id}", data_id, to)
+        return reply.parse(payloads.changes_made)
 
     async def set_attributes(self, data_id: str, attributes: dict[str, Json]) -> None:
         """Add attributes to a stream (atomstream server only); existing ones of the same name are replaced."""
         await self._change_stream(f"set attributes of stream {data_id}", data_id, {"attributes": attributes})
 
-    async def _change_stream(self, what: str, data_id: str, body: dict[str, Json]) -> None:
+    async def _change_stream(self, what: str, data_id: str, body: dict[str, Json]) -> Reply:
         path = protocol.path(protocol.STREAM_PATH, data_id=data_id)
-        await self._transport.call(Call(what, "PATCH", path, body=payloads.pack(body)))
+        return await self._transport.call(Call(what, "PATCH", path, body=payloads.pack(body)))
 
     async def delete_stream(self, data_id: str) -> None:
         """Delete a stream for ever (atomstream server only). One that was deleted before raises NotFoundError, 410."""

@@ -198,6 +198,14 @@ def named_list(data: Json) -> list[NamedItem]:
     return [NamedItem(_id(item.get("id")), _name(item)) for item in map(_object, data)]
 
 
+def changes_made(data: Json) -> tuple[str, ...]:
+    """``{"changes": ["moved from 'A' to 'B'"]}``; a server before version 0.2.0 sends none."""
+    changes = _object(data).get("changes", [])
+    if not isinstance(changes, list) or not all(isinstance(one, str) for one in changes):
+        raise ValueError("changes must be a list of texts")
+    return tuple(changes)
+
+
 def _name(item: dict[str, Any]) -> str:
     return "" if item.get("name") is None else _text(item, "name", empty=True)
 

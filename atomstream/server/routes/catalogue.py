@@ -24,7 +24,7 @@ from atomstream.protocol import (
 from atomstream.server.catalogue.catalogue import NameTakenError
 from atomstream.server.catalogue.database import Project, Sample, iso_now
 from atomstream.server.catalogue.streams_table import EntryFilter
-from atomstream.server.context import context_of
+from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import access
 from atomstream.server.http.gate import principal_of, require_all_projects
 from atomstream.server.http.path_prefix import prefix_of
@@ -58,7 +58,7 @@ class TrackingSample(msgspec.Struct, frozen=True):
 
 
 @routes.get(SAMPLES_PATH)
-@access(Right.READ, browser=False)
+@access(Right.READ)
 async def list_samples(request: web.Request) -> web.Response:
     """``GET /physical_samples/``."""
     return json_reply(await context_of(request).catalogue.samples(principal_of(request).projects))
@@ -73,16 +73,29 @@ async def create_sample(request: web.Request) -> web.Response:
     it exists in other projects only, the answer is the same as for a new one.
     """
     name = checked_name((await read_json(request, NewName)).name, "sample")
-    catalogue, projects = context_of(request).catalogue, principal_of(request).projects
+    sample_id, known = await sample_named(context_of(request), principal_of(request).projects, name)
+    if known:
+        raise HttpError(409, {"physical_sample_id": sample_id})
+    return json_reply({"id": sample_id})
+
+
+async def sample_named(
+    context: ServerContext, projects: frozenset[str] | None, name: str
+) -> tuple[str, bool]:
+    """The id of the sample with this name, which is made if there is none, and whether it was visible already.
+
+    ``projects`` are those that the request sees, None: all.
+    """
+    catalogue = context.catalogue
     try:
         sample_id = await catalogue.add_sample(name)
     except NameTakenError as taken:
         sample_id = taken.existing_id
         if await catalogue.sees_sample(sample_id, projects):
-            raise HttpError(409, {"physical_sample_id": sample_id}) from None
+            return sample_id, True
     for project_id in await catalogue.find(Project, sorted(projects or ())):
         await catalogue.track(project_id, sample_id, active=False)
-    return json_reply({"id": sample_id})
+    return sample_id, False
 
 
 @routes.get(TAGS_PATH)

@@ -1,4 +1,4 @@
-"""Requests that change or delete a whole stream: rename, move to another project, delete."""
+"""Requests that change or delete a whole stream: rename, move to another project or sample, delete."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from msgspec import UNSET, UnsetType
 from atomstream.arguments import check_attributes
 from atomstream.errors import ConfigError
 from atomstream.protocol import STREAM_PATH
-from atomstream.server.archive.metadata import StreamMetadata, read_about
+from atomstream.server.archive.metadata import NamedId, StreamMetadata, read_about
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.catalogue.database import Sample
 from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import access
 from atomstream.server.http.audit import audit
 from atomstream.server.http.gate import principal_of
 from atomstream.server.http.requests import UuidText, checked_name, read_json
 from atomstream.server.http.responses import HttpError, json_reply
-from atomstream.server.people.rights import Right
+from atomstream.server.people.rights import Principal, Right
 from atomstream.server.ports.placement import Notice
-from atomstream.server.routes.streams import project_for
+from atomstream.server.routes.catalogue import sample_named
+from atomstream.server.routes.streams import named_ids, project_for, unknown_name
 from atomstream.server.streams.registry import checked_id
 from atomstream.system.log_privacy import get_logger
 
@@ -32,10 +34,16 @@ log = get_logger("atomstream.server")
 
 
 class StreamChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body that changes a stream. What is absent stays; ``project_id`` null takes it out of its project."""
+    """The body that changes a stream. What is absent stays.
+
+    ``project_id`` null takes it out of its project, ``physical_sample_id`` null off its sample. ``sample_name`` in
+    place of the sample's id makes the sample if there is none of that name.
+    """
 
     name: str | UnsetType = UNSET
     project_id: UuidText | UnsetType | None = UNSET
+    physical_sample_id: UuidText | UnsetType | None = UNSET
+    sample_name: str | UnsetType = UNSET
     attributes: dict[str, Any] | UnsetType = UNSET
     """Added to the stream's attributes; a name that exists gets the new value, null removes it."""
 
@@ -43,7 +51,7 @@ class StreamChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @routes.patch(STREAM_PATH)
 @access(Right.WRITE)
 async def change_stream(request: web.Request) -> web.Response:
-    """``PATCH /rheed/stream/{data_id}``: rename a stream, move it, or add attributes."""
+    """``PATCH /rheed/stream/{data_id}``: rename a stream, move it to another project or sample, or add attributes."""
     context, data_id = context_of(request), checked_id(request.match_info["data_id"])
     wanted = await read_json(request, StreamChanges)
     before = await context.streams.about(data_id)
@@ -52,17 +60,46 @@ async def change_stream(request: web.Request) -> web.Response:
         fields["name"] = checked_name(wanted.name, "stream")
     if wanted.project_id is not UNSET:
         fields["project"] = await project_for(context, principal, wanted.project_id)
+    if wanted.physical_sample_id is not UNSET or wanted.sample_name is not UNSET:
+        fields["sample"] = await _sample_for(context, principal, wanted)
     if wanted.attributes is not UNSET:
         fields["attributes"] = _merged(before.attributes, wanted.attributes)
     if not fields:
-        raise HttpError(400, "Nothing is to be changed: give name, project_id or attributes.")
+        raise HttpError(
+            400,
+            "Nothing is to be changed: give name, project_id, physical_sample_id, sample_name or attributes.",
+        )
     after = await context.streams.change(data_id, **fields)
     await asyncio.to_thread((await context.streams.archive(data_id)).flush_metadata)
-    for done in _differences(before, after):
+    changes = _differences(before, after)
+    for done in changes:
         await audit(request, done, data_id)
-    project = after.project.id if after.project else None
-    reply = {"data_id": data_id, "name": after.name, "project_id": project}
+    if before.sample != after.sample:
+        context.beside_frames.note(data_id)  # it has other signals, or none
+    reply = {
+        "data_id": data_id,
+        "name": after.name,
+        "project_id": after.project.id if after.project else None,
+        "physical_sample_id": after.sample.id if after.sample else None,
+        "changes": changes,
+    }
     return json_reply(reply if wanted.attributes is UNSET else reply | {"attributes": after.attributes})
+
+
+async def _sample_for(context: ServerContext, principal: Principal, wanted: StreamChanges) -> NamedId | None:
+    """The sample that a stream is put on; None: on no sample. Raises HttpError 400 or 404."""
+    sample_id = wanted.physical_sample_id
+    if wanted.sample_name is not UNSET:
+        if sample_id is not UNSET:
+            raise HttpError(400, "Give either physical_sample_id or sample_name.")
+        name = checked_name(wanted.sample_name, "sample")
+        sample_id, _ = await sample_named(context, principal.projects, name)
+    elif sample_id is UNSET or sample_id is None:
+        return None
+    elif not await context.catalogue.sees_sample(sample_id.lower(), principal.projects):
+        raise unknown_name("physical sample", sample_id)
+    (found,) = await named_ids(context, Sample, [sample_id], "physical sample")
+    return found
 
 
 def _merged(before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +117,9 @@ def _differences(before: StreamMetadata, after: StreamMetadata) -> list[str]:
     if before.project != after.project:
         names = [one.name if one else "no project" for one in (before.project, after.project)]
         done.append(f"moved from {names[0]!r} to {names[1]!r}")
+    if before.sample != after.sample:
+        samples = [f"sample {one.name!r}" if one else "no sample" for one in (before.sample, after.sample)]
+        done.append(f"moved from {samples[0]} to {samples[1]}")
     if before.attributes != after.attributes:
         done.append("changed its attributes")
     return done

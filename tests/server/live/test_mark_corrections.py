@@ -19,6 +19,7 @@ from tests.live_helpers import (
     send_chunks,
 )
 from tests.live_server import Serve
+from tests.server.live.cluster_desk import until_over
 from tests.wire_client import START_MS, WireClient
 
 ID = "6b7c1c1e-3a50-4a4e-9f5c-0d6d1d6c7f10"
@@ -114,13 +115,12 @@ async def test_segments_follow_a_moved_and_a_deleted_mark(serve: Serve) -> None:
             body = {"label": f"open {number}", "time_ms_utc": START_MS + at, "id": f"{ID[:-1]}{number}"}
             assert (await client.ask("POST", path, body))[0] == 200
         await analysed(client, data_id, growth())
-        async with feed(client, data_id, after=-1) as socket:
-            moved = {"version": 1, "time_ms_utc": START_MS + 3000}
-            assert (await client.ask("PATCH", f"{path}/{ID[:-1]}0", moved))[0] == 200
-            assert (await client.ask("DELETE", f"{path}/{ID[:-1]}1?version=1"))[0] == 200
-            while not (message := await next_message(socket, "batch")).get("reanalysis"):
-                pass
-            await next_message(socket, "end")
+        moved = {"version": 1, "time_ms_utc": START_MS + 3000}
+        assert (await client.ask("PATCH", f"{path}/{ID[:-1]}0", moved))[0] == 200
+        assert (await client.ask("DELETE", f"{path}/{ID[:-1]}1?version=1"))[0] == 200
+        await until_over(await server.context.results.of(data_id))
+        message = batches(await follow(client, data_id))[-1]
+        assert message["reanalysis"] is True
         assert [(one["label"], one["start_s"]) for one in message["segments"]] == [
             ("start", 0.0),
             ("open 0", 3.0),

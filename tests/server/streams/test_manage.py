@@ -44,6 +44,30 @@ async def removed(server: LiveServer) -> None:
     await server.context.deletion.wait()
 
 
+async def test_move_to_another_sample(serve: Serve) -> None:
+    """By its id, or by a name that makes it; the archive and the list have it, and null takes the stream off it."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create("Growth 1")
+        await client.send(data_id, 0, make_frames(4))
+        path = f"/rheed/stream/{data_id}"
+        _, reply = await client.ask("PATCH", path, {"sample_name": " Wafer 12 "})
+        assert reply["changes"] == ["moved from no sample to sample 'Wafer 12'"]
+        sample = reply["physical_sample_id"]
+        assert (await client.entry(data_id))["physical_sample_name"] == "Wafer 12"
+        assert server.archive(data_id).about["sample"] == {"id": sample, "name": "Wafer 12"}
+        other = await client.create("Growth 2")
+        _, reply = await client.ask("PATCH", f"/rheed/stream/{other}", {"physical_sample_id": sample.upper()})
+        assert reply["physical_sample_id"] == sample
+        assert (await client.ask("PATCH", path, {"sample_name": "wafer 12"}))[1]["changes"] == []
+        _, reply = await client.ask("PATCH", path, {"physical_sample_id": None})
+        assert reply["changes"] == ["moved from sample 'Wafer 12' to no sample"]
+        unknown = {"physical_sample_id": "11111111-1111-4111-8111-111111111111"}
+        assert (await client.ask("PATCH", path, unknown))[0] == 404
+        assert (await client.ask("PATCH", path, {"sample_name": "  "}))[0] == 400
+        assert (await client.ask("PATCH", path, {"sample_name": "x", **unknown}))[0] == 400
+
+
 async def test_rename_and_move(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     """Name and project change in the list, in the files and after a restart, while the stream runs and afterwards."""
     caplog.set_level(logging.INFO, "atomstream.server.audit")
@@ -54,7 +78,9 @@ async def test_rename_and_move(serve: Serve, caplog: pytest.LogCaptureFixture) -
         await client.send(data_id, 0, make_frames(4))
         path = f"/rheed/stream/{data_id}"
         status, reply = await client.ask("PATCH", path, {"name": "  Growth 2 ", "project_id": second})
-        assert (status, reply) == (200, {"data_id": data_id, "name": "Growth 2", "project_id": second})
+        moved = ["renamed from 'Growth 1' to 'Growth 2'", "moved from 'GaN' to 'STO'"]
+        expected = {"data_id": data_id, "name": "Growth 2", "project_id": second, "physical_sample_id": None}
+        assert (status, reply) == (200, {**expected, "changes": moved})
         assert (await client.entry(data_id))["projects"] == [{"id": second, "name": "STO"}]
         assert (await client.send(data_id, 1, make_frames(4, seed=1)))[0] == 200
         await client.end(data_id)

@@ -6,7 +6,7 @@ import { notify } from "./notifications.js";
 
 const ACTIONS = {
   rename: { title: "Rename the stream", submit: "Rename" },
-  move: { title: "Move the stream to another project", submit: "Move" },
+  move: { title: "Move the stream", submit: "Move", text: "Frames, results and marks stay as they are. With the project changes who sees the stream and which rule of retention holds for it; with the sample, with which growths it is compared and which signals of instruments lie beside its frames." },
   end: { title: "End the stream", submit: "End the stream", text: "For a stream that its client will not end. A chunk that arrives later is still stored." },
   delete: { title: "Delete the stream", submit: "Delete for ever", text: "Frames, results and marks are removed for ever; only a backup can bring them back. An upload that is arriving is refused." },
 };
@@ -20,6 +20,7 @@ export class Manage {
     this.dialog = byId("manage-dialog");
     this.name = byId("manage-name");
     this.project = byId("manage-project");
+    this.sample = byId("manage-sample");
     for (const action of Object.keys(ACTIONS)) byId(`stream-${action}`).addEventListener("click", () => this.open(action));
     byId("manage-cancel").addEventListener("click", () => this.dialog.close());
     byId("manage-form").addEventListener("submit", (event) => {
@@ -39,21 +40,25 @@ export class Manage {
     byId("manage-submit").classList.toggle("danger", action === "delete");
     setHidden(byId("manage-name-field"), action !== "rename");
     setHidden(byId("manage-project-field"), action !== "move");
+    setHidden(byId("manage-sample-field"), action !== "move");
     this.name.value = name;
-    if (action === "move" && !(await this.fillProjects())) return;
+    if (action === "move" && !(await this.fillChoices())) return;
     this.dialog.showModal();
     // The harmless choice has the focus: Enter alone deletes nothing.
     (action === "rename" ? this.name : action === "move" ? this.project : byId("manage-cancel")).focus();
   }
 
-  async fillProjects() {
+  async fillChoices() {
     try {
-      const projects = await ask("/projects/");
+      const [projects, samples] = await Promise.all([ask("/projects/"), ask("/physical_samples/")]);
+      byId("manage-samples").replaceChildren(...samples.map(({ name }) => el("option", { value: name })));
+      this.sample.value = this.info()?.sample ?? "";
       this.project.replaceChildren(el("option", { value: "" }, "No project"), ...projects.map(({ id, name }) => el("option", { value: id }, visible(name))));
       this.project.value = projects.find(({ name }) => name === this.info()?.project)?.id ?? "";
+      this.before = { project: this.project.value, sample: this.sample.value };
       return true;
     } catch (error) {
-      notify(`The projects could not be loaded: ${error.message}`);
+      notify(`The projects and samples could not be loaded: ${error.message}`);
       return false;
     }
   }
@@ -65,8 +70,9 @@ export class Manage {
     }
     byId("manage-submit").disabled = true;
     try {
-      await this.send();
+      const reply = await this.send();
       this.dialog.close();
+      if (reply?.changes?.length) notify(`The stream was ${reply.changes.map(visible).join(", ")}.`);
       if (this.action === "delete") location.replace(at("/"));
       else this.changed();
     } catch (error) {
@@ -76,10 +82,19 @@ export class Manage {
     }
   }
 
+  async move() {
+    const sample = this.sample.value.trim();
+    const body = {};
+    if (this.project.value !== this.before.project) body.project_id = this.project.value || null;
+    if (sample !== this.before.sample) Object.assign(body, sample ? { sample_name: sample } : { physical_sample_id: null });
+    if (!Object.keys(body).length) throw new Error("The stream is there already: choose another project or sample.");
+    return ask(this.path, { method: "PATCH", body });
+  }
+
   send() {
     switch (this.action) {
       case "rename": return ask(this.path, { method: "PATCH", body: { name: this.name.value } });
-      case "move": return ask(this.path, { method: "PATCH", body: { project_id: this.project.value || null } });
+      case "move": return this.move();
       case "end": return ask(`${this.path}/end`, { method: "POST" });
       default: return ask(this.path, { method: "DELETE" });
     }
