@@ -18,7 +18,7 @@
     ├── StreamError                           an error of one stream
     │   ├── UnknownStreamError (KeyError)     this streamer has no such data_id
     │   ├── StreamFinalizedError              a push after finalize
-    │   ├── StreamGoneError                   the server does not know the stream any more (404/410)
+    │   ├── StreamGoneError                   the server has no such stream any more (404/410)
     │   ├── ChunkConflictError (ValueError)   an index was pushed again with other frames
     │   ├── BufferFullError                   no memory left, with on_full="raise" or after full_timeout_s
     │   ├── DrainTimeoutError (TimeoutError)  finalize or flush timed out; it has the report
@@ -153,7 +153,7 @@ class StreamFinalizedError(StreamError):
 
 
 class StreamGoneError(StreamError):
-    """The server does not know the stream any more. Chunks that were not uploaded are kept and reported."""
+    """The server has no such stream any more. Chunks that were not uploaded are kept and reported."""
 
 
 class ChunkConflictError(StreamError, ValueError):

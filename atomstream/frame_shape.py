@@ -1,4 +1,4 @@
-"""Tells one picture with samples per pixel, (H, W, samples), from frames (N, H, W); both have three axes.
+"""Distinguishes one picture with samples per pixel, (H, W, samples), from frames (N, H, W): both have three axes.
 
 Cameras and OpenCV deliver (H, W, 1) and (H, W, 3). Taken as (N, H, W), such a picture would become H frames that
 are 1 or 3 pixels wide, without any error. Frames of RHEED are never so narrow, so the shape is enough to decide.
@@ -12,7 +12,7 @@ _SAMPLES: Final = (1, 3, 4)
 """Samples per pixel of grey, colour, and colour with opacity."""
 
 _SMALLEST: Final = 8
-"""Pixels on a side of the smallest picture that is told from frames. Below, both are possible: a test pattern."""
+"""Smallest side in pixels for which pictures and frames are distinguished. Smaller arrays, as in tests, may be both."""
 
 
 def is_one_picture(shape: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""A real ``atomstream serve`` in a process of its own, which can be killed and started again on its folder and port."""
+"""A real ``atomstream serve`` in a separate process, which can be killed and started again on its folder and port."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Streams are created, streamed, ended, listed, searched and deleted, others are never ended, pages and feeds are open,
 and the server is killed at random moments and started again. Printed are handles, threads and memory of the server
-over its lives, the times of a list and a search, the time of a start, and what was lost: each chunk that was answered
-with 200 is compared with the archive at the end. The exit code is 1 if anything was lost.
+from start to start, the times of a list and a search, the time of a start, and what was lost: each chunk that was
+answered with 200 is compared with the archive at the end. The exit code is 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ SEED: Final = 20261130
 
 @dataclass
 class Month:
-    """What happened; ``stored`` are the answered chunks of each stream, ``lives`` a sample at the end of each life."""
+    """What happened; ``stored`` are the answered chunks of each stream, ``lives`` a sample at the end of each run of
+    the server.
+    """
 
     stored: dict[str, dict[int, int]] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
@@ -248,7 +250,7 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
 
 
 def report(month: Month, lost: Sequence[str], seconds: float) -> str:
-    """The table of a run: the first quarter of the server's lives beside the last."""
+    """The table of a benchmark: the first quarter of the server's runs (start to kill) beside the last."""
     quarter = max(1, len(month.lives) // 4)
     first, last = month.lives[:quarter], month.lives[-quarter:]
 
@@ -262,7 +264,7 @@ def report(month: Month, lost: Sequence[str], seconds: float) -> str:
         f"{month.answered} answered chunks, {month.pages} pages, {month.messages} messages of feeds, "
         f"{len(month.starts_s) - 1} kills, in {seconds:.0f} s.",
         "",
-        "| the server | first quarter of its lives | last quarter | most |",
+        "| the server | first quarter of its runs | last quarter | most |",
         "|---|---|---|---|",
         row("handles", 0),
         row("threads", 1),

@@ -182,7 +182,7 @@ def film_plan(detector: StreamingDetector, frames: int) -> Iterator[Any]:
 
 
 def main(camera: str, frames: int) -> None:
-    """Run the plan and print what the documents say."""
+    """Run the plan and print the content of the documents."""
     with RHEEDStreamer() as streamer:
         engine = RunEngine()
         with init_devices():

@@ -46,7 +46,7 @@ class Chamber(ABC):
 
     @abstractmethod
     def layers_at(self, time_s: float) -> float:
-        """The true number of layers with the shutter open until ``time_s``, which a real chamber does not know."""
+        """The true number of layers with the shutter open until ``time_s``, which is unknown in a real chamber."""
 
     @abstractmethod
     def frames(self, first: int, n: int) -> np.ndarray:
@@ -126,7 +126,7 @@ async def film(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, sec
 async def control(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, layers: float) -> None:
     """Compute the time to close the shutter from each result, until it has closed.
 
-    While the rate is undetermined there is no such time: nobody knows whether the film still grows.
+    While the rate is undetermined there is no such time: it is unknown whether the film still grows.
     """
     async for batch in streamer.results(data_id):
         if chamber.closed.is_set() or not batch.count:

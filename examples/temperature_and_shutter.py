@@ -1,6 +1,6 @@
 """Frames of a camera, and beside them the substrate's temperature and a shutter, on one time axis.
 
-The shutter sets marks by a rule: the growth rate of each opening is a segment of its own. Both streams name the same
+The shutter sets marks by a rule: each opening begins a new segment with its own growth rate. Both streams name the same
 physical sample; that is all that links them.
 
 Run it against a server (``atomstream serve``)::

@@ -30,7 +30,7 @@ def execute(address: PostgresAddress, statement: str) -> list[tuple[object, ...]
 
 
 def make_database(server: PostgreSQL, options: str = "") -> PostgresAddress:
-    """The address of an empty database of its own."""
+    """The address of a new, empty database."""
     name = f"test_{uuid.uuid4().hex}"
     execute(PostgresAddress.parse(server.url, {}), f"CREATE DATABASE {name} {options}")
     return PostgresAddress.parse(urlsplit(server.url)._replace(path=f"/{name}").geturl(), {})

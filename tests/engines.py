@@ -1,6 +1,6 @@
 """Fixtures with the real services of a cluster. A test process starts each at its first use and keeps it to the end.
 
-A test uses names of its own (subject, key prefix, database) in the shared service. A test that kills a service makes
+Each test uses separate names (subject, key prefix, database) in the shared service. A test that kills a service makes
 its own: ``Nats(tmp_path / "nats")``. Where a program is missing, the tests that need it are skipped with the reason.
 """
 
@@ -23,7 +23,7 @@ E = TypeVar("E", bound=Engine)
 
 @contextmanager
 def running(make: Callable[[Path], E]) -> Iterator[E]:
-    """A started service in a folder of its own, which any user may enter: PostgreSQL does not run as root."""
+    """A started service in a separate folder, which any user may enter: PostgreSQL does not run as root."""
     with tempfile.TemporaryDirectory(prefix="atomstream-engine-", ignore_cleanup_errors=True) as folder:
         try:
             engine = make(Path(folder) / make.__name__.lower())

@@ -1,4 +1,4 @@
-"""Stores for tests: a prefix of its own in the S3 server of the session."""
+"""Stores for tests: a separate prefix in the S3 server of the session."""
 
 from __future__ import annotations
 

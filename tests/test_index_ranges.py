@@ -133,6 +133,6 @@ def test_a_list_of_losses_costs_what_its_ranges_cost() -> None:
 
 @pytest.mark.parametrize("text", ["0-99999999999", "3-x", "5-3"])
 def test_a_reply_of_stored_chunks_is_bounded(text: str) -> None:
-    """What a server says it has stored is refused where no stream can have it."""
+    """A server's list of stored chunks is refused if it has indices that no stream can have."""
     with pytest.raises(ValueError, match="'stored' is a list like 3-5,9"):
         stored_chunks({"stored": text})

@@ -84,9 +84,9 @@ def analyse_trace(
 
     ``t`` in s ascending, ``y`` any unit, shape (N,); NaN samples are left out. ``near_hz`` is the frequency of a
     recent fit: it sets the window (the last 8 periods, 12 if the rate is steady) and replaces the search. Under
-    rotation (``rotation_hz`` turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. ``change``
-    says whether the rate changed in the recent fits. ``pulse_hz`` is the rate of a laser whose pulses were removed from
-    the trace (0: none). Never raises for bad data.
+    rotation (``rotation_hz`` turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. ``change`` is
+    True if the rate changed in the recent fits. ``pulse_hz`` is the rate of a laser whose pulses were removed from the
+    trace (0: none). Never raises for bad data.
     """
     good = np.isfinite(t) & np.isfinite(y)
     t, y = t[good], y[good]

@@ -117,8 +117,8 @@ def return_lag(ring: F32, hidden: Bool) -> float | None:
 def _best_multiple(heights: dict[int, tuple[float, float]], *, is_fine: bool) -> int:
     """Return the smallest n so that each n-th return is better than the ones beside it; 1 if all are alike.
 
-    ``heights`` are the similarity of each return and its distance from the next picture, in pictures. Where the
-    pictures are not fine, returns nearer to a picture are better, so they say nothing.
+    ``heights`` are the similarity of each return and its distance from the next picture, in pictures. If the pictures
+    are far apart in time, a return close to a picture looks better, so the similarity alone decides nothing.
     """
     for n in FOLDS[1:]:
         triples = [

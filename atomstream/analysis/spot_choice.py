@@ -1,6 +1,6 @@
 """Recognises that the chosen spot never changes while another one does: a reflection, or the direct beam.
 
-Both can be brighter than the specular spot, and a picture alone does not tell them apart. During growth the specular
+Both can be brighter than the specular spot, and one picture alone can't distinguish them. During growth the specular
 spot changes and they do not.
 """
 

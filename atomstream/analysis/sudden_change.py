@@ -62,7 +62,7 @@ class SuddenChangeTracker:
     ``recent`` (<= 4, P) are the last profiles, ``usual`` (<= 24,) the last differences outside of changes. While a
     change goes on, ``before`` (P,) is the profile before it, ``peak`` its largest difference and ``peak_s`` the time of
     this, ``samples`` the number of profiles since it began and ``even`` that of the last even ones,
-    ``least`` the least difference to the profile before that is reported, ``was_even`` tells whether profiles were even
+    ``least`` the least difference to the profile before that is reported, ``was_even`` is True if profiles were even
     before.
     """
 

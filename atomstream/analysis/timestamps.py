@@ -123,9 +123,9 @@ def clock_uncertainty(clock: FrameClock, stated_fps: float) -> tuple[float, str]
 def numbers_with_missing(t: F64, n: F64) -> F64:
     """Return the frame numbers ``n`` (N,) plus the frames that are missing between them by the timestamps ``t`` (N,).
 
-    Single frames are missing if all intervals are whole numbers of frame periods, some of them more than the numbers
-    say, and none much shorter: after a stall, in contrast, frames follow faster than the camera exposes them. Without
-    such evidence the numbers are returned unchanged.
+    Single frames are missing if all intervals are whole numbers of frame periods, some of them longer than by the
+    numbers, and none much shorter: after a stall, in contrast, frames follow faster than the camera exposes them.
+    Without such evidence the numbers are returned unchanged.
     """
     step, moved = np.diff(t), np.diff(n)
     used = moved > 0

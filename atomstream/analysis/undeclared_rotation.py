@@ -292,7 +292,7 @@ def _mean_matrix(columns: int) -> F32:
 
 @dataclass(slots=True)
 class TurnDetector:
-    """Notices that the pattern turns.
+    """Detects that the pattern turns.
 
     ``return_s`` is the time in s after which the pattern returns, 0 while it does not turn; on an n-fold surface this
     may be 1/n of a turn. ``moves`` is True while the pattern keeps changing. ``contrasts`` (<= 48,) are those of

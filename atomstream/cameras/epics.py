@@ -53,7 +53,7 @@ class EpicsCamera:
         """See :class:`atomstream.cameras.Camera`."""
         refuse_settings(self.name, settings)
         self._frames, self._connected = FrameQueue(), False
-        # A thread of our own: those that p4p shares among its contexts never end.
+        # Our own thread: those that p4p shares among its contexts never end.
         self._callbacks = (
             driver("epics", "p4p.util").ThreadedWorkQueue("epics", daemon=True, maxsize=0).start()
         )

@@ -92,7 +92,7 @@ class Nodes:
                 self.write("roi", value, name)
 
     def exposure_ms(self) -> float | None:
-        """The exposure time in ms; None if the camera does not tell it."""
+        """The exposure time in ms; None if the camera does not report it."""
         value = self.read(*EXPOSURE_US)
         return None if value is None else float(value) / 1000.0
 

@@ -235,7 +235,7 @@ class DemoCamera:
             self.seconds = time.perf_counter() - start
 
     def _first_ms(self) -> float:
-        # The camera knows the time of exposure, also if a busy computer receives the frame late.
+        # The time of exposure, which is right also if a busy computer receives the frame late.
         if self._start_ms is None:
             clock = self._streamer.clock_status()
             self._start_ms = 1000.0 * time.time() + (clock["offset_ms"] if clock else 0.0)

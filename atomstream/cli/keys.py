@@ -113,7 +113,7 @@ def list_keys(data_dir: Path) -> int:
 def revoke(key_id: str, data_dir: Path) -> int:
     """Revoke the key with that ID (or its first digits): from now on it opens nothing.
 
-    A running server notices it within a second or two. Upload addresses that it gave out before stay valid for their
+    A running server applies it within a second or two. Upload addresses that it gave out before stay valid for their
     15 minutes.
     """
     from atomstream.server.http.own_key import is_own_key, revoke_own_keys

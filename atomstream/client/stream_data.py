@@ -148,7 +148,7 @@ class StreamData:
         """A chart of the results over time; default: specular intensity and growth rate. Needs matplotlib.
 
         Args:
-            names: columns such as ``"lattice_spacing"``; each has a chart of its own.
+            names: columns such as ``"lattice_spacing"``; each has a separate chart.
 
         Raises:
             ConfigError: there is no such column. ImportError: matplotlib is not installed.

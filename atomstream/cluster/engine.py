@@ -1,6 +1,6 @@
-"""A service in a process of its own on this machine: started in a folder, awaited until it answers, stopped by its id.
+"""A service in a separate process on this machine: started in a folder, awaited until it answers, stopped by its id.
 
-The process is in a session of its own, so that Ctrl-C in a terminal reaches only the command that started it. That
+The process has its own session, so that Ctrl-C in a terminal reaches only the command that started it. That
 command then stops its services in the right order.
 """
 

@@ -154,7 +154,7 @@ class LiveWidget(anywidget.AnyWidget):
 
 
 class _Follower:
-    """Reads one stream in a thread of its own, so that the widget goes on while a cell runs."""
+    """Reads one stream in a separate thread, so that the widget goes on while a cell runs."""
 
     def __init__(self, widget: LiveWidget, client: AsyncClient, window_s: float, picture_s: float) -> None:
         self._widget = widget

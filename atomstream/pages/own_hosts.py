@@ -38,7 +38,7 @@ class OwnHosts:
     def is_own_page(self, origin: str, host: str) -> bool:
         """True if a page with this Origin is of the server that the Host header ``host`` names.
 
-        A proxy may send another Host than the browser, which knows the public address alone. The scheme is not
+        A proxy may send another Host than the browser, which uses the public address. The scheme is not
         compared: behind a proxy that terminates TLS the page is https and this server http.
         """
         try:

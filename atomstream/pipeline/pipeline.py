@@ -1,4 +1,4 @@
-"""The path of a chunk: memory limiter -> encoder -> spool writer -> uploader. Only this file knows the whole path.
+"""The path of a chunk: memory limiter -> encoder -> spool writer -> uploader. Only this file contains the whole path.
 
 The memory of a chunk has one owner at a time. Until the chunk is accepted, this is the admission stage; then the
 encoder's job, until the chunk is a shard; then the upload, until the server has confirmed it or its bytes were
@@ -213,7 +213,7 @@ class Pipeline:
         """Wait until every chunk and frame pushed before this call is resolved.
 
         Raises:
-            StreamGoneError: the server does not know the stream. BaseException: the pipeline failed.
+            StreamGoneError: the server has no such stream. BaseException: the pipeline failed.
         """
         self.send_gathered(stream)
         end = stream.ledger.next_index
@@ -338,7 +338,7 @@ class Pipeline:
             )
 
     def mark_purged(self, stream: StreamState, indices: list[int]) -> None:
-        """Give up chunks whose records were removed from disk because of their age."""
+        """Mark chunks as dropped whose records were removed from disk because of their age."""
         for upload in self._uploader.remove(stream.spec.data_id, indices):
             self._spool_writer.release_memory(upload)
         for index in indices:

@@ -133,7 +133,7 @@ class UploadTransport(Protocol):
         """Request a new upload URL, send the bytes, and return what the server confirmed.
 
         Raises:
-            ServiceError: the request failed. StreamGoneError: the server does not know the stream.
+            ServiceError: the request failed. StreamGoneError: the server has no such stream.
             RecordCorruptError: the record on disk is damaged.
         """
         ...

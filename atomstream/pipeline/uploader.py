@@ -43,7 +43,7 @@ class UploadObserver:
 
     ``stored(upload, receipt)``: the server has confirmed the chunk. ``rejected(upload, reason)``: it can't be
     delivered, because the server will never accept it or its record is damaged. ``stream_gone(upload, others, error)``:
-    the server does not know the stream; ``others`` are its uploads that had not started. ``failed(error)``: an
+    the server has no such stream; ``others`` are its uploads that had not started. ``failed(error)``: an
     unexpected error.
     """
 

@@ -34,7 +34,7 @@ class Mark:
 
 
 class MarkSender:
-    """Sends the marks of one recording, in order, in a task of its own.
+    """Sends the marks of one recording, in order, in a separate task.
 
     ``send`` sends one; ``tell`` gets the sentence if the server refuses one.
     """

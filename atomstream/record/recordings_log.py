@@ -1,4 +1,4 @@
-"""The recordings of this computer: one small file each, so that the next start knows which were interrupted."""
+"""The recordings of this computer: one small file each, from which the next start finds those that were interrupted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RecordingEntry:
 
     The times of these marks are those of the server's clock, like those of the frames.
 
-    ``server_id`` is the id of the stream on the server; empty if that does not know it yet.
+    ``server_id`` is the id of the stream on the server; empty if it is not registered there yet.
 
     ``state``: ``recording`` (also after a crash), ``saved`` (complete on the disk), ``interrupted`` (saved up to a
     crash), ``sent`` (the server has all of it) and ``gone`` (not on this computer any more: sent, or deleted).

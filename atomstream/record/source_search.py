@@ -1,4 +1,4 @@
-"""The search for cameras, in a process of its own.
+"""The search for cameras, in a separate process.
 
 Drivers take seconds to look for cameras, and some hold Python's global lock meanwhile, or never return: in the
 recorder's process a running recording would stand still.

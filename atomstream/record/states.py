@@ -22,7 +22,7 @@ class RecorderState(StrEnum):
 
 
 class NotPossibleError(AtomstreamError):
-    """The action is not possible in this state; the message says what to do first."""
+    """The action is not possible in this state; the message names what to do first."""
 
 
 _POSSIBLE: Final[dict[str, tuple[RecorderState, ...]]] = {

@@ -1,6 +1,6 @@
 """An analysis process of a cluster: owns partitions of the streams, and records their results for all servers.
 
-It has no state of its own. Its folder is a cache of the store, and may be empty at each start.
+It has no state that must be kept. Its folder is a cache of the store, and may be empty at each start.
 """
 
 from __future__ import annotations

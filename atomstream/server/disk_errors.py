@@ -16,7 +16,7 @@ from atomstream.system.files import DISK_FULL_ERRNOS
 
 _FULL: Final = DISK_FULL_ERRNOS - {errno.EFBIG}
 _EXPECTED: Final = frozenset({*_FULL, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM})
-"""Error numbers whose cause is the disk or its permissions: where in the program they came up tells nothing more."""
+"""Error numbers whose cause is the disk or its permissions: a traceback adds no information."""
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -114,7 +114,7 @@ class DiskState:
         self._refused_at = None
 
     def free_bytes(self) -> int | None:
-        """Bytes that are free for this process; None if the system does not tell."""
+        """Bytes that are free for this process; None if the system does not report it."""
         try:
             return shutil.disk_usage(self._folder).free
         except OSError:

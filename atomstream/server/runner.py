@@ -157,9 +157,9 @@ async def _remove_deleted(context: ServerContext, data_id: str) -> None:
 
 
 def _settle() -> None:
-    """Leave what the start has made out of later garbage collections: it lives as long as the process.
+    """Exclude the objects of the start from later garbage collections: they exist until the process ends.
 
-    A full collection holds every thread; its duration grows with the number of objects.
+    A full collection stops every thread; its duration grows with the number of objects.
     """
     if gc.isenabled():
         gc.collect()

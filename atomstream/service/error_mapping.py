@@ -101,8 +101,8 @@ def is_own_upload(url: str) -> bool:
 def elsewhere(endpoint: str, url: str) -> str:
     """A sentence if ``url`` is an upload URL of an atomstream server that does not begin with the client's endpoint.
 
-    Then the server does not know the address under which this client reaches it: it is behind a proxy, and its setting
-    for that is missing or wrong.
+    Then the server is not configured with the address under which this client reaches it: it is behind a proxy, and its
+    setting for that is missing or wrong.
     """
     match = _UPLOAD_URL.search(url)
     if match is None or url.startswith(f"{endpoint}/upload/"):

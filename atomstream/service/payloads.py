@@ -1,6 +1,6 @@
 """Request bodies from our values, and values from reply bodies. No I/O.
 
-Keys, their order and their types are those of the recorded protocol. Keys that only an atomstream server knows are
+Keys, their order and their types are those of the recorded protocol. Keys that only an atomstream server reads are
 sent only to a server that announced itself as one. Parsers raise ``ValueError`` for an unexpected reply.
 """
 

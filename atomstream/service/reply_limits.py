@@ -66,7 +66,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     """The first ``limit`` bytes of a body with that ``Content-Encoding``; memory is bounded by ``limit``.
 
     The client does not ask for compression, but a proxy may apply it. An empty body has no compression, whatever the
-    header says.
+    header states.
 
     Raises:
         CompressionError: the body is damaged, or the encoding is another one than gzip and deflate.

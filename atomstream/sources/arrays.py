@@ -20,7 +20,8 @@ from .times import SparseTimes, median_step, relative
 
 
 class ArraySource(IndexedFrames):
-    """Frames of an array, uint8 or uint16, read slice by slice; (n, H, W) or (H, W) if ``axes`` says nothing else.
+    """Frames of an array, uint8 or uint16, read slice by slice; (n, H, W) or (H, W) unless ``axes`` states another
+    order.
 
     ``axes``, ``channel``, ``levels`` and ``skip_damaged`` are those of :func:`open_source`. ``times_s`` (n,) are the
     times of the frames in s, which must not run backwards. A frame with the time NaN is a gap, as in an archive, and

@@ -1,4 +1,4 @@
-"""What FFmpeg does not tell of a video's container: a missing index of MP4, and the raw pixels of an AVI.
+"""Reads from a video's container what FFmpeg does not report: a missing index of MP4, and the raw pixels of an AVI.
 
 Programs of scientific cameras write AVI files whose frames are raw pixels of 10 to 16 bits, under codes (FourCC) that
 FFmpeg has no decoder for.
@@ -26,7 +26,7 @@ _AVI_HEAD: Final = 1 << 16
 
 
 def why_not_open(path: Path, error: BaseException) -> str:
-    """Return why FFmpeg can't open a video, in words that say what to do; its own message if nothing is known."""
+    """Return why FFmpeg can't open a video, with what to do; its own message if the cause is not known."""
     if not path.stat().st_size:
         return "the file is empty"
     if path.suffix.casefold() in MP4_SUFFIXES and not _has_index(path):

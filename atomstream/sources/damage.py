@@ -223,7 +223,7 @@ class IndexedFrames:
 
 
 def raise_at_end(gaps: list[Gap], skip_damaged: bool | None) -> None:
-    """Raise DamagedSourceError after the last frame, if frames are missing and the caller has not said to skip them."""
+    """Raise DamagedSourceError after the last frame, if frames are missing and ``skip_damaged`` is not set."""
     if gaps and skip_damaged is None:
         raise DamagedSourceError(*gaps, read_on=True)
 

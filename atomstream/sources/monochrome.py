@@ -1,4 +1,4 @@
-"""Tells whether H.264 was encoded without chroma (4:0:0), which its decoder in FFmpeg does not report.
+"""Detects whether H.264 was encoded without chroma (4:0:0), which its decoder in FFmpeg does not report.
 
 Programs give such an encoder the counts of a monochrome camera as they are. Decoded, they look like colour video
 whose range is not stated, and would be expanded from the limited range to the full one.

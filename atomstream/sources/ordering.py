@@ -1,7 +1,7 @@
 """The order of files as people count: frame2 before frame10, T=-5 before T=5, 0.25 before 0.5.
 
 A number is compared by its value. Whether ``-`` is a sign or separates words, and whether ``.`` is a decimal point,
-is decided for all files together, because one name alone does not tell.
+is decided for all files together, because one name alone does not show it.
 """
 
 from __future__ import annotations

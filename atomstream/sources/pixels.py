@@ -102,7 +102,7 @@ class PixelReader:
 
     @property
     def decided_by_values(self) -> bool:
-        """True if only the values tell whether a picture is grey: colours may be equal or not."""
+        """True if only the pixel values show whether a picture is grey: the colours of each pixel are equal or not."""
         return self._sample is None and (self.pixels.samples > 1 or self._palette is not None)
 
     def frame_shape(self, height: int, width: int) -> tuple[int, int]:

@@ -42,14 +42,14 @@ _JPEG_KINDS: Final = frozenset({_JPEG, 33007, 34892})
 _OPACITY: Final = (1, 2)
 """Extra samples (tag 338) that are opacity, premultiplied or not."""
 MANY_PAGES: Final = 64
-"""From so many pages on, a description of each page alone is ignored: it says no more than the page's tags."""
+"""From so many pages on, a description of each page alone is ignored: it contains no more than the page's tags."""
 _DESCRIBED: Final = re.compile(r'^\{"shape": \[([0-9]+(?:, [0-9]+)*)\]\}$')
 
 
 def pixel_format(name: str, page: Any, channels: int) -> PixelFormat:
     """Return what the tags of a page of tifffile state about its samples.
 
-    ``channels`` are the samples of a pixel, also where each one has a page of its own.
+    ``channels`` are the samples of a pixel, also where each one has a separate page.
     """
     photometric = _photometric(page)
     if 262 not in page.tags:

@@ -1,7 +1,7 @@
-"""Decodes the video of a file packet by packet, and tells which frames are damaged.
+"""Decodes the video of a file packet by packet, and finds the damaged frames.
 
 FFmpeg conceals damage: it fills the rest of a frame, and goes on with frames that were predicted from it. Here a
-packet is damaged if its container says so, if its picture is cut off, if the decoder reports an error, or if the frame
+packet is damaged if its container marks it, if its picture is cut off, if the decoder reports an error, or if the frame
 is marked; nothing of it is delivered. Frames which may depend on a damaged one are left out as well, up to the next
 key frame.
 """
@@ -28,7 +28,7 @@ STRICT: Final = {"err_detect": "crccheck+explode"}
 """Options of a decoder: check checksums, and fail on the first error within a frame."""
 
 _PICTURES: Final = frozenset({"mjpeg", "png", "apng"})
-"""Codecs whose packets are complete pictures with an end of their own."""
+"""Codecs whose packets are complete pictures with an end marker."""
 
 _NO_LOG: Final = _PICTURES | {"rawvideo"}
 

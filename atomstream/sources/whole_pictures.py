@@ -1,4 +1,4 @@
-"""Tells whether a compressed picture is complete, from its structure alone.
+"""Checks whether a compressed picture is complete, from its structure alone.
 
 Decoders fill the rest of a picture that is cut off with grey, often without an error. A JPEG must contain its end
 marker, and a PNG its end chunk and the correct checksum of each chunk before it.

@@ -1,7 +1,7 @@
 """Gives the streams of one endpoint to another one: recordings that were made before there was a server.
 
-Only streams that no server knows are moved. Folder and description (``stream.json``) change one after the other, so a
-crash in between leaves a folder whose description names the old endpoint. The next call completes it.
+Only streams that are registered on no server are moved. Folder and description (``stream.json``) change one after the
+other, so a crash in between leaves a folder whose description names the old endpoint. The next call completes it.
 """
 
 from __future__ import annotations

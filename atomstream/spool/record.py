@@ -71,9 +71,8 @@ class WriteTime:
     def min_age_s(self, now: WriteTime) -> float:
         """Lower bound of the record's age in seconds.
 
-        After a restart the record is at least as old as the new uptime. The uptime of another host tells
-        nothing, so the bound is 0 then. A restart or a sleep of the host can make the bound too low, never
-        too high.
+        After a restart the record is at least as old as the new uptime. The uptime of another host gives no bound, so
+        it is 0 then. A restart or a sleep of the host can make the bound too low, never too high.
         """
         if self.host != now.host:
             return 0.0

@@ -147,7 +147,7 @@ class Spool:
         geometry: Geometry | None = None,
         late: LateRegistration | None = None,
     ) -> StreamSpool:
-        """Create the folder of a new stream and lock it. ``late`` is given if the server does not know it yet.
+        """Create the folder of a new stream and lock it. ``late`` is given if it is not registered on the server yet.
 
         Raises:
             SpoolLockedError: another process holds it. SpoolError: it exists, or the disk failed.
@@ -185,7 +185,7 @@ class Spool:
         return [stream for stream in self.streams(endpoint) if stream.manifest and not stream.locked]
 
     def adopt(self, old: str, new: str) -> list[str]:
-        """Give the streams of the endpoint ``old`` that no server knows to ``new``; returns their ids.
+        """Assign the unregistered streams of the endpoint ``old`` to ``new``; returns their ids.
 
         Streams that a process uses are left out. Raises SpoolError if the root can't be locked.
         """

@@ -287,7 +287,7 @@ class AsyncRHEEDStreamer:
         Raises:
             DrainTimeoutError: the timeout elapsed. Nothing is lost, the uploads continue.
             UnknownStreamError: this streamer has no such stream.
-            StreamGoneError: the server does not know the stream any more.
+            StreamGoneError: the server has no such stream any more.
         """
         session = self._current_session()
         await session.flush(data_id, timeout_s)
@@ -309,7 +309,7 @@ class AsyncRHEEDStreamer:
             DrainTimeoutError: the timeout elapsed. Nothing was discarded, the uploads continue; the error has the
                 report.
             UnknownStreamError: this streamer has no such stream.
-            StreamGoneError: the server does not know the stream any more.
+            StreamGoneError: the server has no such stream any more.
 
         Warns:
             RuntimeWarning: chunks are missing; given once per stream.

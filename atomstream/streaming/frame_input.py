@@ -45,7 +45,7 @@ class FrameInput:
         Raises:
             UnknownStreamError: this streamer has no such stream.
             StreamFinalizedError: it was finalized.
-            StreamGoneError: the server does not know it any more.
+            StreamGoneError: the server has no such stream any more.
         """
         stream = self._pipeline.stream(data_id)
         stream.failure.raise_if_set()

@@ -391,7 +391,7 @@ class ServiceUploader:
 
         Raises:
             ServiceError: the server refused it or was not reached.
-            StreamGoneError: the server does not know the stream.
+            StreamGoneError: the server has no such stream.
         """
         data_id = upload.spec.data_id
         if upload.spec.kind == "signals":
@@ -428,7 +428,7 @@ class ServiceUploader:
 def _gone(upload: Upload, error: NotFoundError) -> StreamGoneError:
     data_id = upload.spec.data_id
     return StreamGoneError(
-        f"The server no longer knows stream {data_id} (HTTP {error.status}): {error} "
+        f"The server no longer has stream {data_id} (HTTP {error.status}): {error} "
         "Its chunks can't be delivered; those that were not uploaded are kept and reported.",
         data_id=data_id,
         index=upload.index,

@@ -71,7 +71,7 @@ class CheckedSignals:
         )
 
     def spec(self, data_id: str, announced: bool) -> StreamSpec:
-        """The stream as the pipeline knows it."""
+        """The stream's description for the pipeline."""
         return StreamSpec(data_id, NOMINAL_FPS, 0.0, MAX_CHUNK_SIZE, self.name, announced, "signals")
 
 

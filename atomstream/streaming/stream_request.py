@@ -132,7 +132,7 @@ def _chunk_size(value: int) -> int:
 
 def _short_chunks(chunk_size: int, fps: float) -> str:
     return (
-        f"chunk_size={chunk_size} is {chunk_size / fps:.3g} s of frames at {fps:g} fps. The hosted service wants "
+        f"chunk_size={chunk_size} is {chunk_size / fps:.3g} s of frames at {fps:g} fps. The hosted service requires "
         f"at least {HOSTED_CHUNK_S:g} s (chunk_size={_frames_for_hosted(fps)}). An atomstream server accepts "
         "short chunks too, and its results are then available earlier."
     )

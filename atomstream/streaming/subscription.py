@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = get_logger("atomstream")
 
 LATEST_ONLY: Final = -1
-"""Feed position of a subscription that wants only the latest batch."""
+"""Feed position of a subscription to the latest batch only."""
 
 POLL_S: Final = 2.0
 MAX_ANGLES: Final = 10_000

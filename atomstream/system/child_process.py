@@ -1,4 +1,4 @@
-"""Commands that start a module of atomstream in a process of its own: analysis workers, and the server of the demo.
+"""Commands that start a module of atomstream in a separate process: analysis workers, and the server of the demo.
 
 The child finds this package wherever the parent has found it, and nothing in the present folder: users start a server
 in a folder with scripts of their own, and one named ``types.py`` or ``scipy.py`` would be imported in place of the

@@ -4,7 +4,8 @@
 matter where an application sends its log. The libraries below (aiohttp, asyncio) log what they received, such as a
 malformed header line; :func:`protect_libraries` gives their loggers the same filter.
 
-Two rules find a secret: its value, if this process knows it (:func:`hide`), and the place where secrets are, such as
+Two rules find a secret: its value, if it was registered in this process (:func:`hide`), and the place where secrets
+are, such as
 ``X-API-KEY: ...`` or ``signature=...``.
 """
 

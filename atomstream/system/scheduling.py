@@ -60,7 +60,7 @@ def interpreter_is_exiting() -> bool:
     """True once executors refuse work because the interpreter is shutting down.
 
     The event loop of the blocking facade still runs for a moment after that. A name look-up or a disk read that fails
-    then says nothing about the chunk or the server.
+    then is not a fault of the chunk or the server.
     """
     with ThreadPoolExecutor(1) as probe:
         try:

@@ -1,4 +1,5 @@
-"""The stream that runs during an attack, in a process of its own: what it felt is not what the attacking process felt.
+"""The stream that runs during an attack, in a separate process: so the load of the attacking process does not slow it
+down.
 
 The process reads a line from stdin for each stream. It answers ``ready`` when the first chunk is stored, sends a chunk
 each quarter of a second until the next line, and answers with a :class:`Running` as JSON. It ends with its stdin.

@@ -15,7 +15,7 @@ import numpy as np
 
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.shard import ABSENT, pack_index
-from benchmarks.attacks.rig import FRAMES, Outcome, Rig, closed, count, told
+from benchmarks.attacks.rig import FRAMES, Outcome, Rig, closed, count, counts_text
 from tests.wire_client import WireClient, make_frames, shard_bytes
 
 
@@ -78,7 +78,9 @@ async def lost_list(rig: Rig, size: float) -> Outcome:
         asks = [partial(rig.raw, rig.keyed("GET", f"/dashboard/streams/{data_id}")) for _ in range(number)]
         found = await count(asks)
         took = 1000 * (time.monotonic() - began) / max(1, number)
-    return Outcome(number, f"end {status}; {told(found)}, {took:.0f} ms each", found.keys() <= {200, 503})
+    return Outcome(
+        number, f"end {status}; {counts_text(found)}, {took:.0f} ms each", found.keys() <= {200, 503}
+    )
 
 
 async def repeats(rig: Rig, size: float) -> Outcome:
@@ -121,7 +123,7 @@ async def signed_urls(rig: Rig, _size: float) -> Outcome:
             found[await rig.raw(rig.request(method, f"{parts.path}?{parts.query}"))] += 1
     # A second signature behind the right one changes nothing: the first one is checked.
     return Outcome(
-        len(tried) + 3, told(found), found[200] <= 1 and found.keys() <= {200, 400, 401, 403, 404, 405}
+        len(tried) + 3, counts_text(found), found[200] <= 1 and found.keys() <= {200, 400, 401, 403, 404, 405}
     )
 
 
@@ -187,7 +189,7 @@ async def bodies(rig: Rig, size: float) -> Outcome:
     zipped = rig.request("POST", "/tags/", b"x" * 50, X_API_KEY=key, Content_Encoding="gzip")
     asks += [partial(rig.raw, zipped)] * number
     found = await count(asks)
-    return Outcome(len(asks), told(found), not {500, -1} & found.keys())
+    return Outcome(len(asks), counts_text(found), not {500, -1} & found.keys())
 
 
 async def websocket_frames(rig: Rig, _size: float) -> Outcome:
@@ -232,7 +234,7 @@ async def abandoned_streams(rig: Rig, size: float) -> Outcome:
 
     async with rig.client() as client:
         found = await count((partial(one, client, index) for index in range(number)), 8)
-    return Outcome(number, f"{told(found)}; {rig.server.handles()} handles", found.keys() <= {200})
+    return Outcome(number, f"{counts_text(found)}; {rig.server.handles()} handles", found.keys() <= {200})
 
 
 CASES = {

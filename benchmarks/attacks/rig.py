@@ -82,7 +82,7 @@ class Rig:
         return await asyncio.open_connection(sock=made)
 
     async def raw(self, data: bytes, *, within_s: float = REPLY_S) -> int:
-        """Send bytes on a connection of their own. Returns the status; 0 if it was closed, -1 without an answer."""
+        """Send bytes on a new connection. Returns the status; 0 if it was closed, -1 without an answer."""
         try:
             async with asyncio.timeout(within_s):
                 reader, writer = await self.connect()
@@ -123,7 +123,7 @@ async def count(asks: Iterable[Callable[[], Awaitable[int]]], at_once: int = 32)
     return found
 
 
-def told(found: Counter[int]) -> str:
+def counts_text(found: Counter[int]) -> str:
     """The counted statuses as a text."""
     names = {0: "closed", -1: "no answer"}
     return ", ".join(f"{number} x {names.get(status, status)}" for status, number in found.most_common())
@@ -142,4 +142,4 @@ async def closed(reader: asyncio.StreamReader, within_s: float) -> bool:
     return True
 
 
-__all__ = ["FRAMES", "Outcome", "Rig", "Running", "closed", "count", "shard_bytes", "told"]
+__all__ = ["FRAMES", "Outcome", "Rig", "Running", "closed", "count", "counts_text", "shard_bytes"]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.attacks.rig import Outcome, Rig, count, told
+from benchmarks.attacks.rig import Outcome, Rig, count, counts_text
 
 
 async def idle_connections(rig: Rig, size: float) -> Outcome:
@@ -60,7 +60,9 @@ async def wrong_keys(rig: Rig, size: float) -> Outcome:
     log = rig.server.log.stat().st_size - before
     good = right == 200 and took < 2.0 and 200 not in found and log < 20_000
     return Outcome(
-        number, f"{told(found)}; the right key {right} in {1000 * took:.0f} ms; {log} bytes of log", good
+        number,
+        f"{counts_text(found)}; the right key {right} in {1000 * took:.0f} ms; {log} bytes of log",
+        good,
     )
 
 
@@ -74,7 +76,7 @@ async def logins(rig: Rig, size: float) -> Outcome:
         for index in range(number)
     ]
     found = await count(asks, 64)
-    return Outcome(number, told(found), not {200, 204, 500, -1} & found.keys())
+    return Outcome(number, counts_text(found), not {200, 204, 500, -1} & found.keys())
 
 
 async def malformed(rig: Rig, size: float) -> Outcome:
@@ -90,7 +92,7 @@ async def malformed(rig: Rig, size: float) -> Outcome:
     found = await count(asks, 64)
     log = rig.server.log.stat().st_size - before
     return Outcome(
-        number, f"{told(found)}; {log} bytes of log", log < 20_000 and not {200, 500} & found.keys()
+        number, f"{counts_text(found)}; {log} bytes of log", log < 20_000 and not {200, 500} & found.keys()
     )
 
 
@@ -102,7 +104,7 @@ async def other_files(rig: Rig, _size: float) -> Outcome:
         f"/dashboard/static/{up * depth}{target}" for up in ups for depth in (1, 4) for target in targets
     ]
     found = await count(partial(rig.raw, rig.request("GET", path)) for path in paths)
-    return Outcome(len(paths), told(found), found.keys() <= {400, 401, 404})
+    return Outcome(len(paths), counts_text(found), found.keys() <= {400, 401, 404})
 
 
 async def foreign_pages(rig: Rig, _size: float) -> Outcome:
@@ -120,7 +122,7 @@ async def foreign_pages(rig: Rig, _size: float) -> Outcome:
     hosts = ("evil.example", "evil.example:80", "127.0.0.1@evil.example", "127.0.0.1.evil.example")
     asks += [f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() for host in hosts]
     found = await count(partial(rig.raw, ask) for ask in asks)
-    return Outcome(len(asks), told(found), found.keys() <= {400, 403})
+    return Outcome(len(asks), counts_text(found), found.keys() <= {400, 403})
 
 
 async def without_a_key(rig: Rig, _size: float) -> Outcome:
@@ -138,7 +140,7 @@ async def without_a_key(rig: Rig, _size: float) -> Outcome:
             path = route.path.replace("{data_id}", uuid)
             paths.append((route.method, "/".join("x" if "{" in part else part for part in path.split("/"))))
     found = await count(partial(rig.raw, rig.request(method, path)) for method, path in paths)
-    return Outcome(len(paths), told(found), found.keys() <= {401})
+    return Outcome(len(paths), counts_text(found), found.keys() <= {401})
 
 
 async def secrets_in_logs(rig: Rig, _size: float) -> Outcome:
@@ -155,7 +157,7 @@ async def secrets_in_logs(rig: Rig, _size: float) -> Outcome:
     found = await count(partial(rig.raw, text.encode("latin-1"), within_s=5.0) for text in texts)
     await asyncio.sleep(0.5)
     times = rig.server.log.read_bytes().count(key.encode())
-    return Outcome(len(texts), f"{told(found)}; {times} times in the log", times == 0)
+    return Outcome(len(texts), f"{counts_text(found)}; {times} times in the log", times == 0)
 
 
 async def unknown_streams(rig: Rig, size: float) -> Outcome:
@@ -167,7 +169,7 @@ async def unknown_streams(rig: Rig, size: float) -> Outcome:
         raw = rig.request("PUT", f"/upload/{uuid}/{index}?ticket=e30=&signature={'0' * 64}", b"x")
         asks.append(partial(rig.raw, raw if index % 2 else rig.request("GET", f"/streams/{uuid}")))
     found: Counter[int] = await count(asks, 64)  # type: ignore[arg-type]
-    return Outcome(number, told(found), found.keys() <= {403, 404})
+    return Outcome(number, counts_text(found), found.keys() <= {403, 404})
 
 
 CASES = {

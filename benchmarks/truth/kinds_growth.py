@@ -229,7 +229,7 @@ def _rotating(r: Random, stated: float, grows: bool = True) -> Film:
 
 
 def rotates(r: Random) -> Film:
-    """The sample rotates with a wobble, and the analysis knows the speed within 1 %."""
+    """The sample rotates with a wobble, and the stated speed is right within 1 %."""
     return _rotating(r, between(r, 0.99, 1.01))
 
 

@@ -70,7 +70,7 @@ def laser_slow_shots(r: Random) -> Film:
 
 
 def laser_step_flow(r: Random) -> Film:
-    """Step flow: each pulse is seen, layers are not, so there is no rate to tell."""
+    """Step flow: each pulse is seen, layers are not, so there is no growth rate to report."""
     hz, t = chosen(r, 1.0, 2.0, 3.0, 5.0, 10.0), stamps(30.0, 40.0)
     size = log_between(r, 0.03, 0.3)
     light = 1 - size * pulse_train(t, hz, between(r, 0.1, 0.7) / hz) - 0.1 * (1 - np.exp(-t / 15))

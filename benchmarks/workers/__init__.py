@@ -1,1 +1,1 @@
-"""Programs that the benchmarks run in processes of their own, each with one JSON job and one JSON answer."""
+"""Programs that the benchmarks run in separate processes, each with one JSON job and one JSON answer."""

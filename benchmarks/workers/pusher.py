@@ -1,6 +1,6 @@
 """Pushes chunks through a streamer, paced or not; one program for both clients, whose verbs are the same.
 
-Runs under either client's own Python and knows neither: the job names the module. Writes one JSON line.
+Runs under either client's own Python and imports neither directly: the job names the module. Writes one JSON line.
 """
 
 from __future__ import annotations

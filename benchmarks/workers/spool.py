@@ -55,7 +55,7 @@ class Client:
 def paired(job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
     """A chunk with the spool and one without, in turn: each one's push, and its processor time until all is done.
 
-    In one process, so that what else the machine does meets both alike.
+    In one process, so that other load on the machine affects both alike.
     """
     clients = {name: Client(job, job[name], source) for name in ("spool", "none")}
     figures: dict[str, list[float]] = {f"{what}_{name}": [] for name in clients for what in ("push", "cpu")}

@@ -44,7 +44,7 @@ def test_each_kind_is_documented() -> None:
     assert set(re.findall(r"`(\w+)`", users)) == SEGMENT_KINDS | {"note"}
 
 
-def test_the_page_knows_the_kinds() -> None:
+def test_the_page_has_the_kinds() -> None:
     """The page has a text for each kind that is not a plain word, and begins a count where a segment begins."""
     texts = (
         (SCRIPTS / "events.js").read_text(encoding="utf-8").partition("const KINDS = {")[2].partition("};")[0]

@@ -84,7 +84,7 @@ def test_without_light_rate_and_count_end(growing: GrowthTracker) -> None:
 
 @pytest.mark.parametrize("grew_on", [True, False])
 def test_the_uncertainty_covers_a_gap_in_the_frames(growing: GrowthTracker, grew_on: bool) -> None:
-    """Nobody knows whether growth went on while no frames came: the uncertainty covers both."""
+    """It is unknown whether growth went on while no frames came: the uncertainty covers both cases."""
     gap_s, whole = 15.0, RATE * 14.0
     for now in np.arange(29.5, 42.0, 0.5):
         t = now - 0.5 + np.arange(round(FPS / 2)) / FPS

@@ -105,7 +105,9 @@ def gaps_of(*chunks: tuple[int, np.ndarray, np.ndarray | None]) -> list[tuple[fl
 
 
 def test_room_in_a_short_chunk_is_not_missing() -> None:
-    """After 37 of 40 frames the next chunk goes on: nothing is missing by times or counters; 5 are if they say so."""
+    """After 37 of 40 frames the next chunk goes on: nothing is missing by times or counters; 5 frames are missing if
+    times or counters show it.
+    """
     first, second = np.arange(37), np.arange(37, 77)
     assert gaps_of((0, first, None), (40, second, None)) == []
     assert gaps_of((0, first, first), (40, second, second)) == []

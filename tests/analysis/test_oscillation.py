@@ -78,7 +78,7 @@ def test_damping_in_layers() -> None:
 
 
 def test_too_few_oscillations_give_a_reason() -> None:
-    """A short trace has no rate, and the reason says how much longer it must be."""
+    """A short trace has no rate, and the reason states how much longer it must be."""
     answer = analyse_trace(*layer_trace(0.1, 12))
     assert answer.rate.value is None
     assert "1.5 are needed" in answer.rate.why

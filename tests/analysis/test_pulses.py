@@ -32,7 +32,7 @@ def test_pulses_without_layers_are_no_growth(hz: float) -> None:
     assert tracker.laser.hz == pytest.approx(hz, rel=0.02)
 
 
-def test_layers_under_pulses_are_told_and_not_the_pulses() -> None:
+def test_layers_under_pulses_are_reported_and_not_the_pulses() -> None:
     """Layers of 16 pulses each: every reported rate is that of the layers."""
     t, pulses = _pulsed(2.0, 40.0, depth=0.1)
     layers = layers_of(np.full(len(t), 0.125))

@@ -28,10 +28,10 @@ def test_repeated_drop_outs_are_reported_together() -> None:
 
 def test_many_events_wait_for_the_next_report() -> None:
     """Fifty events in 25 s: one at once, then one every ten seconds; none is lost, also in a calm after them."""
-    repeated, told = RepeatedEvents(), []
+    repeated, reported = RepeatedEvents(), []
     for i in range(50):
-        told += repeated.add(Event(0.5 * i, "gap", "", 2.0), 0.5 * i)
-    assert [(e.at_s, e.value) for e in told] == [(0.0, 2.0), (0.5, 38.0), (10.0, 40.0)]
+        reported += repeated.add(Event(0.5 * i, "gap", "", 2.0), 0.5 * i)
+    assert [(e.at_s, e.value) for e in reported] == [(0.0, 2.0), (0.5, 38.0), (10.0, 40.0)]
     assert [(e.at_s, e.value) for e in repeated.due(100.0)] == [(20.0, 20.0)]
     assert repeated.report() == []
     assert [e.value for e in repeated.add(Event(101.0, "gap", "", 1.0), 101.0)] == [1.0]

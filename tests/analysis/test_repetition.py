@@ -1,4 +1,4 @@
-"""A rotation that was stated wrongly is corrected, or it is told and no rate is given."""
+"""A rotation that was stated wrongly is corrected, or it is reported and no rate is given."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_turn_fits_the_symmetry_of_a_crystal(return_s: float, turn_s: float | 
 
 
 @pytest.mark.parametrize(("axes", "rpm"), [(HEXAGONAL, 10.4), (SQUARE, 5.0)])
-def test_a_wrong_rotation_is_told(axes: tuple, rpm: float) -> None:
+def test_a_wrong_rotation_is_reported(axes: tuple, rpm: float) -> None:
     """12 rpm are stated, the crystal turns more slowly: one event, no rate and no views, and the reason."""
     engine = Analyzer(FPS, 12.0)
     batch = engine.feed(0, _film(rpm, axes, 10.5).frames())

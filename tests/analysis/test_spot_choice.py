@@ -43,7 +43,7 @@ def test_the_spot_that_changes_is_chosen() -> None:
 
 
 def test_a_segment_begins_with_the_chosen_spot() -> None:
-    """Segments are cut where the other spot is chosen, and the count says from when on it counts."""
+    """Segments are cut where the other spot is chosen, and the note of the count states from when on it counts."""
     analyzer = Analyzer(FPS)
     batch = analyzer.feed(0, _film(GROWTH, np.full(120, 200.0)))
     (event,) = [e for e in batch.events if e.kind == "spot"]

@@ -141,7 +141,7 @@ def test_spacing_is_the_first_order_not_the_half() -> None:
 
 
 def test_one_streak_is_no_comb() -> None:
-    """A single spot has no spacing, and the reason says why."""
+    """A single spot has no spacing, and a reason is given."""
     profile = np.exp(-0.5 * ((np.arange(200) - 100) / 4) ** 2) * 100
     assert fit_comb(profile, 100, 40, 8) is None
     rows = np.exp(-0.5 * ((np.arange(120) - 60) / 12) ** 2)[:, None]

@@ -19,7 +19,7 @@ HZ = 5.0
 
 
 def seen(film: TurningFilm, dark: np.ndarray | None = None) -> list[float]:
-    """Feed a film of 5 frames a second to the detector; return the period it tells after each half second.
+    """Feed a film of 5 frames a second to the detector; return the period that it reports after each half second.
 
     ``dark`` (N,) are the frames without light.
     """
@@ -158,13 +158,13 @@ def turning() -> Analysis:
 
 
 def test_a_turning_film_has_no_rate(turning: Analysis) -> None:
-    """No growth rate is reported at any time, and the reason says what to do."""
+    """No growth rate is reported at any time, and the reason names what to do."""
     assert np.isnan(turning.frames["growth_rate_ml_s"]).all()
     for name in ("growth_rate_ml_s", "lattice_spacing", "rotation_rpm"):
         assert "set the rotation" in turning.values[name].why
 
 
-def test_the_rotation_is_told_once(turning: Analysis) -> None:
+def test_the_rotation_is_reported_once(turning: Analysis) -> None:
     """One event, within 6 s, and no false changes or orders beside it."""
     events = [e for e in turning.events if e.kind in ("rotation_seen", "change", "fractional_order")]
     assert [e.kind for e in events] == ["rotation_seen"]

@@ -107,7 +107,7 @@ async def test_the_digits_lose_their_colour(logged_in: Any, growth: Growth, serv
 
 
 async def test_an_abandoned_stream_is_ended(logged_in: Any, server: LiveServer) -> None:
-    """Without frames for long, page and list say so; one button ends the stream, which is then complete."""
+    """If no frames come for long, page and list show it; one button ends the stream, which is then complete."""
     page = logged_in
     async with Growth.begin(server) as growth:
         await growth.show(page, 8.0)

@@ -29,7 +29,9 @@ HUD = """() => { const hud = document.getElementById("hud"), rate = document.get
 
 
 async def test_palettes_gain_and_gamma(logged_in: Any) -> None:
-    """Each palette is what its name says, gain and gamma brighten, and full scale differs from all other levels."""
+    """Each palette has the colours that its name states, gain and gamma brighten, and full scale differs from all other
+    levels.
+    """
     page = logged_in
     await page.goto("/")
     gray = {"palette": "gray", "gain": 1, "gamma": 1}

@@ -187,7 +187,7 @@ def ioc(shape: tuple[int, int] = (24, 32), fps: float = 100.0) -> Iterator[Ioc]:
         with _environment(**{f"EPICS_PVA_{name}": served.settings[f"EPICS_PVA_{name}"] for name in names}):
             from p4p.client.thread import Context
 
-            with Context("pva") as context:  # Python then knows p4p's own thread, which never ends
+            with Context("pva") as context:  # registers p4p's own thread, which never ends, with Python
                 context.get("RHEED:Image")
             yield served
 

@@ -19,7 +19,7 @@ def frame(frame_id: int | None, time_ms: float | None = None, problem: str = "")
 
 
 class ScriptedCamera:
-    """Does what ``steps`` say, one per ``grab``, then calls ``at_end``.
+    """Executes ``steps``, one per ``grab``, then calls ``at_end``.
 
     ``opening`` has an entry for each call of ``open``: an error, another description, or None for success.
     """
@@ -74,9 +74,9 @@ def grab_all(
     camera: ScriptedCamera, clock: Clock | None = None
 ) -> tuple[list[CameraFrame], Grabber, list[str]]:
     """Grab until the script ends. Returns the frames, the grabber, and the messages."""
-    told: list[str] = []
+    messages: list[str] = []
     clock = clock or Clock()
-    grabber = Grabber(camera, tell=told.append, retry_s=0.0, clock=clock, utc_s=clock)
+    grabber = Grabber(camera, tell=messages.append, retry_s=0.0, clock=clock, utc_s=clock)
     camera.at_end = grabber.stop
     with grabber:
-        return list(grabber.frames()), grabber, told
+        return list(grabber.frames()), grabber, messages

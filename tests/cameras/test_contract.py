@@ -60,7 +60,7 @@ def test_discovery(emulator: Emulator) -> None:
 
 
 def test_frames(emulator: Emulator) -> None:
-    """Frames are as the camera describes itself, have memory of their own, ascending numbers and plausible times."""
+    """Frames are as the camera describes itself, have separate memory, ascending numbers and plausible times."""
     camera = emulator.camera()
     assert camera.name.startswith(emulator.name)
     info = camera.open(emulator.settings)
@@ -94,7 +94,7 @@ def test_frames(emulator: Emulator) -> None:
 
 
 def test_settings(emulator: Emulator) -> None:
-    """The settings are in use afterwards, as the camera itself says."""
+    """After the start the camera reports the settings that were given."""
     wanted = emulator.settings
     camera = emulator.camera()
     info = camera.open(wanted)

@@ -42,13 +42,13 @@ def test_counters_that_wrap_restart_or_stand_still(
 
 
 def test_a_camera_without_counter_has_no_numbers() -> None:
-    frames, grabber, told = grab_all(ScriptedCamera(timed(None, None), replace(INFO, id_bits=0)))
+    frames, grabber, messages = grab_all(ScriptedCamera(timed(None, None), replace(INFO, id_bits=0)))
     assert [one.frame_id for one in frames] == [None, None]
-    assert (grabber.counts.missing, told) == (0, [])
+    assert (grabber.counts.missing, messages) == (0, [])
 
 
-def test_dropped_frames_are_counted_and_told_once() -> None:
-    """Frames that the driver dropped are counted; further gaps within 5 s are told together with the next one."""
+def test_dropped_frames_are_counted_and_reported_once() -> None:
+    """Frames that the driver dropped are counted; further gaps within 5 s are reported together with the next one."""
     clock = Clock()
 
     def steps() -> Iterator[Step]:
@@ -58,32 +58,32 @@ def test_dropped_frames_are_counted_and_told_once() -> None:
         clock.now += 6.0
         yield frame(11, 1e6 + 1100)
 
-    frames, grabber, told = grab_all(ScriptedCamera(steps(), INFO), clock)
+    frames, grabber, messages = grab_all(ScriptedCamera(steps(), INFO), clock)
     assert [one.frame_id for one in frames] == [1, 2, 5, 7, 9, 11]
     assert grabber.counts.missing == 5
-    assert told == [
+    assert messages == [
         "scripted:0: missing frames: 2 (the camera counted them, but they did not arrive)",
         "scripted:0: missing frames: 3 (the camera counted them, but they did not arrive)",
     ]
 
 
-def test_incomplete_frames_are_told_and_left_out() -> None:
+def test_incomplete_frames_are_reported_and_left_out() -> None:
     """An incomplete frame is not handed on; the numbers have a gap there, and it does not count as missing."""
     steps = timed(1, 2, 3)
     steps[1] = frame(2, 0.0, problem="3 packets are missing")
-    frames, grabber, told = grab_all(ScriptedCamera(steps, INFO))
+    frames, grabber, messages = grab_all(ScriptedCamera(steps, INFO))
     assert [one.frame_id for one in frames] == [1, 3]
     assert (grabber.counts.incomplete, grabber.counts.missing, grabber.counts.frames) == (1, 0, 2)
-    assert told == ["scripted:0: incomplete frames, left out: 1 (3 packets are missing)"]
+    assert messages == ["scripted:0: incomplete frames, left out: 1 (3 packets are missing)"]
 
 
 def test_late_frames_keep_the_order() -> None:
-    """A frame that the driver delivers after a later one is told and left out, and the numbers go on."""
+    """A frame that the driver delivers after a later one is reported and left out, and the numbers go on."""
     steps: list[Step] = [frame(1, 1e6), frame(3, 1e6 + 200), frame(2, 1e6 + 100), frame(4, 1e6 + 300)]
-    frames, grabber, told = grab_all(ScriptedCamera(steps, INFO))
+    frames, grabber, messages = grab_all(ScriptedCamera(steps, INFO))
     assert [one.frame_id for one in frames] == [1, 3, 4]
     assert grabber.counts.late == 1
-    assert told[-1] == "scripted:0: late frames, left out: 1 (a later frame came before)"
+    assert messages[-1] == "scripted:0: late frames, left out: 1 (a later frame came before)"
 
 
 def test_a_late_arrival_does_not_move_the_time_of_a_frame() -> None:
@@ -117,7 +117,9 @@ def test_a_clock_that_is_set_back() -> None:
 
 
 def test_a_camera_that_is_unplugged_and_comes_back() -> None:
-    """The frames go on after the camera is back, numbered by the time that passed; both are told once."""
+    """The frames go on after the camera is back, numbered by the time that passed; the loss and the return are reported
+    once.
+    """
     clock = Clock()
 
     def steps() -> Iterator[Step]:
@@ -129,10 +131,10 @@ def test_a_camera_that_is_unplugged_and_comes_back() -> None:
 
     absent = CameraError("not there")
     camera = ScriptedCamera(steps(), INFO, opening=[None, absent, absent, absent, None])
-    frames, grabber, told = grab_all(camera, clock)
+    frames, grabber, messages = grab_all(camera, clock)
     assert [one.frame_id for one in frames] == [7, 8, 28, 29]
     assert (grabber.counts.reconnects, grabber.counts.missing, camera.opened) == (1, 19, 5)
-    lost, back, missing = told
+    lost, back, missing = messages
     assert "is lost: The device was removed." in lost
     assert "is back after" in back
     assert "missing frames: 19" in missing
@@ -151,10 +153,10 @@ def test_a_silent_camera_is_opened_again() -> None:
         yield None
         yield frame(1, 1e6 + 5600)
 
-    frames, grabber, told = grab_all(ScriptedCamera(steps(), INFO), clock)
+    frames, grabber, messages = grab_all(ScriptedCamera(steps(), INFO), clock)
     assert [one.frame_id for one in frames] == [1, 57]
     assert grabber.counts.reconnects == 1
-    assert "no frame for 6 s" in told[0]
+    assert "no frame for 6 s" in messages[0]
 
 
 def test_a_camera_without_a_rate_may_pause() -> None:

@@ -22,15 +22,15 @@ def name(tmp_path: Path) -> str:
 
 def test_a_recording_is_played_once(name: str) -> None:
     """All frames, in order, in real time, and then the end: no error, and no search for a lost camera."""
-    told: list[str] = []
+    messages: list[str] = []
     for _ in range(2):  # opened again, it begins again
-        with Grabber(open_camera(name), CameraSettings(fps=2000.0), tell=told.append) as grabber:
+        with Grabber(open_camera(name), CameraSettings(fps=2000.0), tell=messages.append) as grabber:
             frames = list(grabber.frames())
         assert np.array_equal(np.stack([one.pixels for one in frames]), FRAMES)
         assert [one.frame_id for one in frames] == list(range(40))
         assert grabber.info.fps == 2000.0
         assert (grabber.counts.missing, grabber.counts.reconnects) == (0, 0)
-    assert told == [f"{name} has ended: all its frames were delivered."] * 2
+    assert messages == [f"{name} has ended: all its frames were delivered."] * 2
 
 
 def test_a_feed_of_it_ends(name: str) -> None:

@@ -22,9 +22,11 @@ def take(grabber: Grabber, count: int) -> list[CameraFrame]:
 
 
 def test_pylon_buffers_that_fail() -> None:
-    """Buffers that pylon marks as failed are told and left out; the numbers show the gap, and nothing else is lost."""
-    told: list[str] = []
-    with basler() as emulator, Grabber(emulator.camera(), emulator.settings, tell=told.append) as grabber:
+    """Buffers that pylon marks as failed are reported and left out; the numbers show the gap, and nothing else is
+    lost.
+    """
+    messages: list[str] = []
+    with basler() as emulator, Grabber(emulator.camera(), emulator.settings, tell=messages.append) as grabber:
         first = take(grabber, 3)[-1]
         camera: Any = grabber._camera
         camera._camera.ForceFailedBufferCount.Value = 2
@@ -36,7 +38,7 @@ def test_pylon_buffers_that_fail() -> None:
     assert grabber.counts.incomplete == 2
     assert grabber.counts.missing == 0
     assert (frames[-1].frame_id or 0) - (first.frame_id or 0) == len(frames) - 1 + 2
-    assert "incompletely grabbed" in told[0]
+    assert "incompletely grabbed" in messages[0]
 
 
 @pytest.fixture
@@ -51,16 +53,16 @@ def gige_port() -> Iterator[None]:
 def test_gige_packets_that_are_lost() -> None:
     """Frames with lost packets never arrive as whole ones; the numbers of the whole ones show the gaps."""
     aravis_library()
-    told: list[str] = []
+    messages: list[str] = []
     with (
         gige_camera("-r", "3"),
-        Grabber(open_camera("aravis:127.0.0.1"), CameraSettings(fps=50.0), tell=told.append) as grabber,
+        Grabber(open_camera("aravis:127.0.0.1"), CameraSettings(fps=50.0), tell=messages.append) as grabber,
     ):
         frames = take(grabber, 20)
         while not grabber.counts.incomplete:
             frames += take(grabber, 1)
     assert len({frame.pixels.shape for frame in frames}) == 1
-    assert any("incomplete frames" in text for text in told)
+    assert any("incomplete frames" in text for text in messages)
     numbers = [frame.frame_id or 0 for frame in frames]
     counts = grabber.counts
     assert numbers[-1] - numbers[0] >= len(frames) - 1
@@ -72,13 +74,13 @@ def test_gige_packets_that_are_lost() -> None:
 def test_a_gige_camera_that_is_unplugged_and_back() -> None:
     """A camera that stops answering is opened again when it is back; ids wrap from 65535 to 1 before that."""
     aravis_library()
-    told: list[str] = []
+    messages: list[str] = []
     with (
         gige_camera() as first,
         Grabber(
             open_camera("aravis:127.0.0.1"),
             CameraSettings(fps=100.0),
-            tell=told.append,
+            tell=messages.append,
             retry_s=0.1,
             silent_s=1.0,
         ) as grabber,
@@ -93,16 +95,18 @@ def test_a_gige_camera_that_is_unplugged_and_back() -> None:
             after = take(grabber, 200)[-1]
             assert grabber.counts.reconnects == 1
     assert (after.frame_id or 0) > numbers[-1]
-    assert ["is lost" in text for text in told].index(True) < ["is back" in text for text in told].index(True)
+    assert ["is lost" in text for text in messages].index(True) < [
+        "is back" in text for text in messages
+    ].index(True)
 
 
 def test_an_ioc_that_stops_and_starts_again() -> None:
-    """A lost connection to an IOC is told; the images go on after its restart, none of them twice."""
-    told: list[str] = []
+    """A lost connection to an IOC is reported; the images go on after its restart, none of them twice."""
+    messages: list[str] = []
     lost = threading.Event()
 
     def tell(text: str) -> None:
-        told.append(text)
+        messages.append(text)
         if "is lost" in text:
             lost.set()
 
@@ -115,7 +119,7 @@ def test_an_ioc_that_stops_and_starts_again() -> None:
         restart.join()
     frames = [*before, *after]
     assert grabber.counts.reconnects == 1
-    assert [one for one in told if "is back" in one]
+    assert [one for one in messages if "is back" in one]
     for frame in frames[:5]:
         assert np.array_equal(frame.pixels, served.frames[(frame.frame_id or 0) % 16])
     numbers = [frame.frame_id or 0 for frame in frames]
@@ -140,14 +144,14 @@ def test_a_ring_of_buffers_that_overflows() -> None:
 
 def test_a_sequence_that_ends() -> None:
     """A camera that Micro-Manager stopped, for example because it was unplugged, is started again."""
-    told: list[str] = []
+    messages: list[str] = []
     with (
         micromanager() as emulator,
-        Grabber(emulator.camera(), emulator.settings, tell=told.append, retry_s=0.0) as grabber,
+        Grabber(emulator.camera(), emulator.settings, tell=messages.append, retry_s=0.0) as grabber,
     ):
         before = take(grabber, 2)[-1]
         cast("Any", grabber._camera)._core.stopSequenceAcquisition()
         while not grabber.counts.reconnects:
             after = take(grabber, 1)[0]
-    assert "sequence has ended" in told[0]
+    assert "sequence has ended" in messages[0]
     assert (after.frame_id or 0) > (before.frame_id or 0)

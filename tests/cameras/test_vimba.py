@@ -147,19 +147,21 @@ def system(monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
 
 
 def test_frames_are_copied_before_their_buffer_is_used_again(system: FakeSystem) -> None:
-    """Each complete frame arrives with its own pixels; the incomplete one is told and left out; buffers return."""
+    """Each complete frame arrives with its own pixels; the incomplete one is reported and left out; buffers return to
+    the driver.
+    """
     settings = CameraSettings(
         exposure_ms=2.0, gain=6.0, fps=100.0, roi=Region(4, 2, 16, 8), pixel_format="Mono8"
     )
-    told: list[str] = []
-    with Grabber(open_camera("vimba:DEV_1AB22C000001"), settings, tell=told.append) as grabber:
+    messages: list[str] = []
+    with Grabber(open_camera("vimba:DEV_1AB22C000001"), settings, tell=messages.append) as grabber:
         frames = [frame for _, frame in zip(range(11), grabber.frames(), strict=False)]
         info = grabber.info
     assert [int(frame.pixels.max()) for frame in frames] == [0, 1, 2, *range(4, 12)]
     assert [frame.frame_id for frame in frames] == [0, 1, 2, *range(4, 12)]
     assert {frame.pixels.shape for frame in frames} == {(8, 16)}
     assert grabber.counts.incomplete == 1
-    assert "Incomplete" in told[0]
+    assert "Incomplete" in messages[0]
     assert system.cameras[0].queued == 12
     assert (info.exposure_ms, info.gain, info.fps, info.roi) == (2.0, 6.0, 100.0, Region(4, 2, 16, 8))
     assert system.cameras[0].features["AcquisitionFrameRateEnable"].value is True

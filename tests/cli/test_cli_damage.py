@@ -36,7 +36,7 @@ def archives(server: ThreadedServer) -> list[Any]:
 
 
 def test_frames_up_to_the_damage(server: ThreadedServer, env: dict[str, str], images: Path) -> None:
-    """By default the stream ends at the damage; the report and exit code 4 tell what is missing."""
+    """By default the stream ends at the damage; the report and exit code 4 show what is missing."""
     done = atomstream_here("stream", images, "--fps", "2", "--no-pace", **env)
     assert done.returncode == 4, done.stderr
     (archive,) = archives(server)

@@ -113,7 +113,9 @@ def test_a_frame_too_many_or_too_few_is_found(tmp_path: Path) -> None:
 
 
 def test_the_page_is_opened_logged_in(tmp_path: Path) -> None:
-    """With ``--open`` a browser gets a link that logs in once; the server runs until Ctrl-C, and says how to go on."""
+    """With ``--open`` a browser gets a link that logs in once; the server runs until Ctrl-C, and then prints how to
+    continue.
+    """
     opened, script = tmp_path / "opened", tmp_path / "browser.py"
     script.write_text(f"import sys, pathlib; pathlib.Path({str(opened)!r}).write_text(sys.argv[1])")
     browser = f"{sys.executable} {script} %s"

@@ -116,7 +116,7 @@ def test_reindex_of_no_data_folder(tmp_path: Path) -> None:
 
 
 def test_missing_extras_are_named(tmp_path: Path) -> None:
-    """Without the packages of the server the command says what to install and exits with 2."""
+    """Without the packages of the server the command prints what to install and exits with 2."""
     (tmp_path / "zarr.py").write_text("raise ModuleNotFoundError('No module', name='zarr')\n")
     done = atomstream("serve", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2

@@ -177,7 +177,7 @@ def test_a_wrong_key(env: dict[str, str]) -> None:
 
 
 def test_no_key_at_all(env: dict[str, str]) -> None:
-    """Without a key nothing is sent, and the message says where to set one."""
+    """Without a key nothing is sent, and the message names where to set one."""
     refused(SB, "--fps", "2", code=2, message="ATOMSTREAM_API_KEY", **{**env, "ATOMSTREAM_API_KEY": ""})
 
 

@@ -20,7 +20,7 @@ def run(*arguments: str, typed: str = "") -> tuple[int, str]:
 
 
 def test_asked_once_and_remembered(server: ThreadedServer) -> None:
-    """The key is typed unseen; after that a command needs no option; logout forgets it."""
+    """The key is typed unseen; after that a command needs no option; logout deletes it."""
     code, output = run("login", typed=f"{server.url}\n{server.api_key}\n")
     assert code == 0
     assert server.api_key not in output
@@ -46,7 +46,7 @@ def test_a_wrong_key_is_not_saved(server: ThreadedServer) -> None:
 
 
 def test_a_server_that_is_away(closed_port: int) -> None:
-    """Nothing is saved, unless the user says so."""
+    """Nothing is saved, except with --no-check."""
     url = f"http://127.0.0.1:{closed_port}"
     code, output = run("login", "--endpoint", url, typed="some-key\n")
     assert code != 0

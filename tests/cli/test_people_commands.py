@@ -53,7 +53,7 @@ def owner(folder: Path, secret: str) -> Principal | None:
 
 
 def test_the_life_of_people_and_keys(run: Callable[..., str], tmp_path: Path) -> None:
-    """Each command does what it says, and the audit log has all of it."""
+    """Each command makes the change that it prints, and the audit log has each change."""
     folder = tmp_path / "data"
     password = tmp_path / "password"
     password.write_text("correct horse battery\r\n")

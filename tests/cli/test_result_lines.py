@@ -38,7 +38,7 @@ def test_the_end_of_a_stream(serve_in_thread: Callable[..., ThreadedServer], tmp
 
 
 def test_a_server_without_results(tmp_path: Path) -> None:
-    """A server that is gone, or knows no such request, gives no lines and no error."""
+    """If the server can't be reached, or does not support the request, there are no lines and no error."""
     assert result_lines(resolve_login("atst_key", "http://127.0.0.1:9"), "one") == []
 
 

@@ -66,7 +66,7 @@ def test_list_shows_waiting_chunks(left: tuple[ThreadedServer, str], tmp_path: P
 
 
 def test_no_spool_is_no_error(tmp_path: Path) -> None:
-    """Without a spool the list says that no chunk is waiting, and makes no folder."""
+    """Without a spool the list states that no chunk is waiting, and makes no folder."""
     shown = atomstream("list", spool=tmp_path / "none")
     assert shown.returncode == 0
     assert "no chunk is waiting" in shown.stdout

@@ -18,7 +18,9 @@ from tests.wire_client import make_frames
 def test_the_life_of_a_stream(
     serve_in_thread: Callable[..., ThreadedServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each command does what it says; a deletion asks first, and the exit codes are those of the other commands."""
+    """Each command makes the change that it prints; a deletion asks first, and the exit codes are those of the other
+    commands.
+    """
     monkeypatch.setattr(payloads, "PAGE", 1)  # so that the list has several pages
     server = serve_in_thread()
     env = {"ATOMSTREAM_ENDPOINT": server.url, "ATOMSTREAM_API_KEY": server.api_key}

@@ -145,7 +145,7 @@ def test_a_stream_without_frames(tmp_path: Path) -> None:
 
 
 def test_an_unknown_id(server: ThreadedServer) -> None:
-    """An id that the server does not know is an error with this id."""
+    """An id that does not exist on the server is an error with this id."""
     with pytest.raises(NotFoundError, match=NO_ID):
         open_stream(NO_ID, api_key=server.api_key, endpoint=server.url)
 

@@ -87,7 +87,7 @@ def killed_server(rig: Rig, tries: int, draw: Random) -> Tally:
 
 
 def finished(rig: Rig, pusher: Pusher, film: Film, tally: Tally) -> None:
-    """Check a pusher that finished: the server has all its chunks, and its report says so."""
+    """Check a pusher that finished: the server has all its chunks, and its report states the same."""
     steps = pusher.ended()
     if pusher.process.returncode:
         tally.count_failure("lost", f"the client failed: {pusher.errors[-500:]}")

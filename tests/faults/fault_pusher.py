@@ -1,7 +1,7 @@
 """A client in a separate process: pushes a film and writes each step, before and after it, to a side file.
 
 ``fault_pusher.py JSON``; see :class:`Orders`. Lines are written to the side file, which survives a kill, and to
-stdout, by which the parent synchronises. After the pushes it does what ``end`` says: see ``ENDS``.
+stdout, by which the parent synchronises. After the pushes it ends in the way of ``end``: see ``ENDS``.
 """
 
 from __future__ import annotations

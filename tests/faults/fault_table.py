@@ -21,7 +21,9 @@ SEED = 20_261_122
 
 @dataclass(frozen=True)
 class Row:
-    """One fault: ``quick`` for CI, ``full`` for the campaign; ``why_not`` says why it can't run on this computer."""
+    """One fault: ``quick`` for CI, ``full`` for the campaign; ``why_not`` is the reason why it can't run on this
+    computer.
+    """
 
     name: str
     quick: Callable[[Rig], Tally]

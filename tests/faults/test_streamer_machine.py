@@ -111,7 +111,7 @@ class StreamerMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.finalizing)
     @rule()
     def restart_client(self) -> None:
-        """A new streamer with the spool knows the next index and all accepted chunks."""
+        """A new streamer with the same spool continues at the next index and has all accepted chunks."""
         self.run(self.alive.close())
         self.streamer = self.make()
         assert self.run(self.alive.resume(self.data_id)) == max(self.model, default=-1) + 1

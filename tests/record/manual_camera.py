@@ -91,14 +91,16 @@ async def recording_of(
     camera: ManualCamera,
     patch: pytest.MonkeyPatch,
     login: ServerLogin | None = None,
-    told: list[str] | None = None,
+    messages: list[str] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Recorder]:
     """A recorder with this camera open."""
     patch.setattr(recorder_module, "open_camera", lambda _name: camera)
     patch.setattr(recorder_module, "camera_name", lambda source: source)
     options = {"spool_dir": folder / "spool", "state_dir": folder / "state", **settings}
-    recorder = Recorder(RecorderSettings(login=login, **options), (told if told is not None else []).append)
+    recorder = Recorder(
+        RecorderSettings(login=login, **options), (messages if messages is not None else []).append
+    )
     await recorder.start()
     try:
         await recorder.open_source(CapturePlan("manual:0"))

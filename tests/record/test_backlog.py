@@ -119,7 +119,7 @@ async def test_the_end_is_not_waited_for_without_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With memory and disk full the recorder ends nevertheless, and states how many frames are lost."""
-    camera, told = ManualCamera(), list[str]()
+    camera, messages = ManualCamera(), list[str]()
     monkeypatch.setattr("atomstream.record.recorder.END_S", 0.05)
     monkeypatch.setattr("atomstream.record.streamers.CLOSE_S", 0.1)
     monkeypatch.setattr("atomstream.record.disk_space.DiskSpace.is_short", lambda *_: False)
@@ -132,7 +132,7 @@ async def test_the_end_is_not_waited_for_without_limit(
         warnings.simplefilter(
             "ignore", RuntimeWarning
         )  # of the streamer, which is closed with frames in memory
-        async with recording_of(tmp_path, camera, monkeypatch, None, told, **limits) as recorder:
+        async with recording_of(tmp_path, camera, monkeypatch, None, messages, **limits) as recorder:
             await recorder.record(RecordingRequest("full"))
             await taken(recorder, camera, *range(400))
             recording = recorder.recording
@@ -143,12 +143,12 @@ async def test_the_end_is_not_waited_for_without_limit(
             assert recording.frames < 400
             saved = recording.saved_frames
             assert recorder.entry_of(recording).ended_ms == camera.time_ms(saved - 1)
-    assert any(f"{400 - saved} frames at the end of 'full' could not be saved" in text for text in told)
+    assert any(f"{400 - saved} frames at the end of 'full' could not be saved" in text for text in messages)
 
 
 async def test_an_error_in_a_recording(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was pushed before it is sent at once, and the page states the error and how much is saved."""
-    server, camera, told = await serve(), ManualCamera(), list[str]()
+    server, camera, messages = await serve(), ManualCamera(), list[str]()
     push, count = AsyncRHEEDStreamer.push_frame, 0
 
     async def fail_later(*arguments: Any, **options: Any) -> None:
@@ -160,7 +160,7 @@ async def test_an_error_in_a_recording(serve: Serve, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(AsyncRHEEDStreamer, "push_frame", fail_later)
     login = ServerLogin(server.url, server.api_key)
-    async with recording_of(tmp_path, camera, monkeypatch, login, told) as recorder:
+    async with recording_of(tmp_path, camera, monkeypatch, login, messages) as recorder:
         await recorder.record(RecordingRequest("failing"))
         await taken(recorder, camera, *range(60))
         await until(recorder, lambda: recorder.state is RecorderState.IDLE)

@@ -109,7 +109,7 @@ def test_its_limits_of_time_and_disk(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_can_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said, memory stays within its limit, and later frames are on the disk when that works again."""
+    """The fault is reported, memory stays within its limit, and later frames are on the disk when it works again."""
     write, failing = Segment.write, True
 
     def fail(segment: Segment, path: Path) -> int:

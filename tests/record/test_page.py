@@ -1,4 +1,4 @@
-"""The HTTP server of the capture page: who may use it, what it refuses, and that its requests do what they say."""
+"""The HTTP server of the capture page: who may use it, what it refuses, and that its requests have their effect."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def page_of(recorder: Recorder) -> AsyncIterator[Page]:
 
 
 async def test_who_may_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only browsers that were opened by the link, or know the key; no other host, site or program."""
+    """Only browsers that were opened by the link, or log in with the key; no other host, site or program."""
     async with recording_of(tmp_path, ManualCamera(), monkeypatch) as recorder, page_of(recorder) as page:
         assert page.url.startswith("http://127.0.0.1:")
         for path in ("/", "/login", "/record/static/js/record.js", "/dashboard/static/css/base.css"):
@@ -167,7 +167,7 @@ async def test_invalid_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_record_pause_mark_and_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's requests do what its buttons say, and the state that it gets shows it."""
+    """The requests of the page's buttons have their effect, which the next state shows."""
     camera = ManualCamera()
     name = "<img src=x onerror=alert(1)> \u202e 成長 𝔊"
     async with recording_of(tmp_path, camera, monkeypatch) as recorder, page_of(recorder) as page:

@@ -108,7 +108,9 @@ def test_a_killed_recorder(tmp_path: Path, serve_in_thread: Callable[..., Thread
 
 
 def test_ctrl_c_and_a_second_recorder(tmp_path: Path) -> None:
-    """Ctrl-C saves the recording and says so. Meanwhile a second recorder is refused the camera, with a sentence."""
+    """Ctrl-C saves the recording and prints it. A second recorder can't open the camera meanwhile; the error names the
+    first.
+    """
     spool = tmp_path / "spool"
     source = ("--source", "simulator:48x32", "--spool-dir", spool)
     with command(*source, "--start", "--name", "a growth\x1b[2J") as first:

@@ -76,9 +76,9 @@ async def test_lost_frames_and_a_camera_that_comes_back(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames that the camera's counter shows are counted as lost; the recording goes on after an unplugged camera."""
-    server, camera, told = await serve(), ManualCamera(), list[str]()
+    server, camera, messages = await serve(), ManualCamera(), list[str]()
     monkeypatch.setattr("atomstream.cameras.grabber.RETRY_S", 0.01)
-    async with recording_of(tmp_path, camera, monkeypatch, login_of(server), told) as recorder:
+    async with recording_of(tmp_path, camera, monkeypatch, login_of(server), messages) as recorder:
         await recorder.record(RecordingRequest("gaps"))
         await taken(recorder, camera, 1, 2, 5, 6)
         camera.fail(CameraLostError("unplugged"))
@@ -89,7 +89,7 @@ async def test_lost_frames_and_a_camera_that_comes_back(
         recording = the(recorder)
         assert recording.frames == 6
         assert recording.lost == 2 + (20 - 6 - 1)
-    assert any("is back" in text for text in told)
+    assert any("is back" in text for text in messages)
 
 
 async def test_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ async def test_what_was_recorded_without_a_server_is_sent_after_a_login(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first start with a login gives the recordings of before to that server: frames, name and marks."""
-    camera, told = ManualCamera(), list[str]()
+    camera, messages = ManualCamera(), list[str]()
     async with recording_of(tmp_path, camera, monkeypatch) as recorder:
         await recorder.record(RecordingRequest("offline"))
         await until(recorder, lambda: the(recorder).data_id)
@@ -129,7 +129,7 @@ async def test_what_was_recorded_without_a_server_is_sent_after_a_login(
         await stopped(recorder)
     server = await serve()
     settings = RecorderSettings(tmp_path / "spool", tmp_path / "state", login_of(server))
-    later = Recorder(settings, told.append)
+    later = Recorder(settings, messages.append)
     await later.start()
     spool = Spool(tmp_path / "spool")
     await until(later, lambda: not spool.streams())
@@ -137,7 +137,7 @@ async def test_what_was_recorded_without_a_server_is_sent_after_a_login(
     (stream,) = await streams_of(server)
     stored: Any = zarr.open_group(server.folder(stream) / "frames.zarr", mode="r")
     assert np.array_equal(stored["frames"][:], stack(*range(50)))
-    assert "The recording that was made without a server will be sent" in told[0]
+    assert "The recording that was made without a server will be sent" in messages[0]
 
 
 async def test_marks_while_the_server_is_away(
@@ -185,17 +185,17 @@ async def test_marks_while_the_server_is_away(
 async def test_a_refused_key_holds_back_nothing(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the server refuses the key, the growth is recorded on this computer, and a sentence says so."""
-    server, camera, told = await serve(), ManualCamera(), list[str]()
+    """If the server refuses the key, the growth is recorded on this computer, and a message states it."""
+    server, camera, messages = await serve(), ManualCamera(), list[str]()
     wrong = ServerLogin(server.url, "atst_wrong")
-    async with recording_of(tmp_path, camera, monkeypatch, wrong, told) as recorder:
+    async with recording_of(tmp_path, camera, monkeypatch, wrong, messages) as recorder:
         await taken(recorder, camera, 0, 1, 2)
         await recorder.record(RecordingRequest("refused", before_s=600.0))
         await taken(recorder, camera, 3, 4)
         await stopped(recorder)
         assert the(recorder).saved_frames == 5
         assert recorder.entries[0].endpoint == NO_SERVER.endpoint
-    assert any("kept on this computer only" in text and "key" in text for text in told)
+    assert any("kept on this computer only" in text and "key" in text for text in messages)
 
 
 async def test_actions_that_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,12 +271,12 @@ async def test_a_second_recorder_on_the_same_camera(tmp_path: Path, monkeypatch:
 
 async def test_a_camera_without_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its recording begins when the rate can be measured, with all frames; without any frame nothing is stored."""
-    camera, told = ManualCamera(fps=None), list[str]()
-    async with recording_of(tmp_path, camera, monkeypatch, None, told) as recorder:
+    camera, messages = ManualCamera(fps=None), list[str]()
+    async with recording_of(tmp_path, camera, monkeypatch, None, messages) as recorder:
         await recorder.record(RecordingRequest("empty"))
         await stopped(recorder)
         assert recorder.entries == []
-        assert told == ["Nothing was recorded: no frame came."]
+        assert messages == ["Nothing was recorded: no frame came."]
         await recorder.record(RecordingRequest("slow"))
         await taken(recorder, camera, 0, 2)
         values = await snapshot(recorder)
@@ -293,8 +293,8 @@ async def test_a_camera_that_fails_ends_the_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A driver that fails ends the recording, which is saved up to its last frame; the camera can be opened again."""
-    camera, told = ManualCamera(), list[str]()
-    async with recording_of(tmp_path, camera, monkeypatch, None, told) as recorder:
+    camera, messages = ManualCamera(), list[str]()
+    async with recording_of(tmp_path, camera, monkeypatch, None, messages) as recorder:
         await taken(recorder, camera, 0)
         await recorder.record(RecordingRequest("x", before_s=600.0))
         await taken(recorder, camera, 1, 2)
@@ -306,13 +306,15 @@ async def test_a_camera_that_fails_ends_the_recording(
         await recorder.open_source(CapturePlan("manual:0"))
         await taken(recorder, camera, 3)
         await recorder.record(RecordingRequest("y"))
-    assert any("code 17" in text for text in told)
+    assert any("code 17" in text for text in messages)
 
 
 async def test_a_full_disk_stops_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the room for recordings is nearly used up, the recording stops with a sentence; all of it is saved."""
-    camera, told = ManualCamera(), list[str]()
-    async with recording_of(tmp_path, camera, monkeypatch, None, told, spool_max_bytes=100_000) as recorder:
+    camera, messages = ManualCamera(), list[str]()
+    async with recording_of(
+        tmp_path, camera, monkeypatch, None, messages, spool_max_bytes=100_000
+    ) as recorder:
         await taken(recorder, camera, 0)
         await recorder.record(RecordingRequest("full", before_s=600.0))
         await until(recorder, lambda: the(recorder).data_id)
@@ -326,14 +328,16 @@ async def test_a_full_disk_stops_cleanly(tmp_path: Path, monkeypatch: pytest.Mon
         recording = the(recorder)
         assert recording.saved_frames == recording.frames > 10
         assert recording.lost == 0
-    assert any("the limit of the spool is reached" in text and "are saved" in text for text in told)
+    assert any("the limit of the spool is reached" in text and "are saved" in text for text in messages)
 
 
 async def test_a_disk_that_accepts_no_more_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frames that no disk takes are said to be in memory only, and to be lost if the recorder must end nevertheless."""
-    camera, told = ManualCamera(), list[str]()
+    """If the disk accepts no frames, a message states that they are only in memory, and at the end how many are
+    lost.
+    """
+    camera, messages = ManualCamera(), list[str]()
     monkeypatch.setattr("atomstream.record.recording.SLOW_DISK_S", 0.05)
     monkeypatch.setattr("atomstream.record.streamers.CLOSE_S", 0.1)
     monkeypatch.setattr("atomstream.record.disk_space.DiskSpace.is_short", lambda *_: False)
@@ -342,13 +346,13 @@ async def test_a_disk_that_accepts_no_more_at_the_end(
         warnings.simplefilter(
             "ignore", RuntimeWarning
         )  # that of the streamer, which is closed with frames in memory
-        async with recording_of(tmp_path, camera, monkeypatch, None, told, **limits) as recorder:
+        async with recording_of(tmp_path, camera, monkeypatch, None, messages, **limits) as recorder:
             await recorder.record(RecordingRequest("full"))
             await taken(recorder, camera, *range(100))
             await recorder.stop()
-            await until(recorder, lambda: any("only in memory" in text for text in told))
+            await until(recorder, lambda: any("only in memory" in text for text in messages))
             full = recorder.recording
             assert full is not None
             await until(recorder, lambda: full.saved_frames == 40)  # all that the spool accepts
             assert recorder.state is RecorderState.FINISHING
-    assert any("60 frames at the end of 'full' could not be saved" in text for text in told)
+    assert any("60 frames at the end of 'full' could not be saved" in text for text in messages)

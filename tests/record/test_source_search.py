@@ -1,4 +1,4 @@
-"""Names of sources, and the search for cameras in a process of its own."""
+"""Names of sources, and the search for cameras in a separate process."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ async def test_a_sample_of_two_projects_counts_what_is_visible(serve: Serve) -> 
 
 
 async def test_the_rights_of_each_scope(serve: Serve) -> None:
-    """Reading, writing and administration each need their scope; the answer says which one is missing."""
+    """Reading, writing and administration each need their scope; the answer names the missing one."""
     async with lab(serve) as here:
         stream = f"/rheed/stream/{here.seen_stream}"
         for scope, statuses in (
@@ -241,7 +241,7 @@ async def test_a_deleted_stream_of_another_project_stays_hidden(serve: Serve) ->
 
 
 async def test_answers_to_keys_that_ended(serve: Serve) -> None:
-    """The answer to an expired or a revoked key says so; it is not counted as a guess."""
+    """The answer states that the key has expired or was revoked; the request is not counted as a guess."""
     async with lab(serve) as here:
         revoked = here.key("read")
         here.people.revoke_key(ACTOR, revoked.key.id)

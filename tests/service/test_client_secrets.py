@@ -80,5 +80,5 @@ async def pieces() -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("key", ["wrong", "key", "API", "is", "The API key is wrong"[:1], "server"])
 def test_a_wrong_key_leaves_the_sentence_readable(key: str) -> None:
     """A key that is only a word is not removed from the server's sentence about it."""
-    body = b'{"detail": "The API key is wrong: this server does not know it."}'
-    assert ErrorBody.parse(body, (key,)).text == "The API key is wrong: this server does not know it."
+    body = b'{"detail": "The API key is wrong: it is not a key of this server."}'
+    assert ErrorBody.parse(body, (key,)).text == "The API key is wrong: it is not a key of this server."

@@ -86,7 +86,7 @@ async def test_lower_case_goes_before_upper_case(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 async def lab(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Recorder]:
-    """A server that the DNS knows as ``pc.lab.example``; its URL has that name."""
+    """A server with the name ``pc.lab.example`` in the DNS; its URL has that name."""
     resolve = socket.getaddrinfo
 
     def in_the_lab(host: Any, *rest: Any, **more: Any) -> Any:

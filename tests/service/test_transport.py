@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 async def test_refused_connection_was_never_sent() -> None:
-    """Without a server on the port, the error says so and that nothing was sent."""
+    """Without a server on the port, the error states that it can't be reached and that nothing was sent."""
     url = f"http://127.0.0.1:{free_port()}"
     async with calling(url) as api:
         with pytest.raises(ConnectionFailedError, match="no connection to " + url) as caught:
@@ -55,7 +55,7 @@ async def test_plain_server_behind_https_was_never_sent() -> None:
 
 
 async def test_lost_answer_may_have_been_received() -> None:
-    """If the connection breaks after the request, the error does not say that it was never sent."""
+    """If the connection breaks after the request, the error does not state that it was never sent."""
 
     async def handle(request: web.Request) -> web.Response:
         await request.read()

@@ -82,7 +82,7 @@ def _absent() -> None:
 
 
 class _Refusing:
-    """The standard library's module with a zstd that does not know the parameter."""
+    """The standard library's module with a zstd that does not support the parameter."""
 
     class ZstdError(Exception):
         pass

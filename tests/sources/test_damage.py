@@ -1,4 +1,4 @@
-"""Damaged files of each kind: whole frames are delivered, the missing ones are told with file, number and byte."""
+"""Damaged files of each kind: whole frames are delivered, the missing ones are reported with file, number and byte."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ ONE_FRAME = [
 @pytest.mark.parametrize("damaged", [*TO_THE_END, *ONE_FRAME])
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
 def test_damage_at_frame_six(tmp_path: Path, damaged: Callable[[Path], Path], chunk_size: int) -> None:
-    """Frames 0 to 5 are whole; frame 6 is told, and what is behind it is read if that is asked for."""
+    """Frames 0 to 5 are whole; frame 6 is reported, and the frames after it are read if ``skip_damaged`` is set."""
     path = damaged(tmp_path)
     lost = COUNT - 6 if damaged in TO_THE_END else 1
     frames: list[npt.NDArray[Any]] = []
@@ -232,7 +232,7 @@ def test_a_tiff_whose_chain_of_pages_is_broken(tmp_path: Path, where: int) -> No
 
 
 def test_one_picture_cut_off(tmp_path: Path) -> None:
-    """If no frame is complete, nothing is read, and the error says so when the file is opened."""
+    """If no frame is complete, the file can't be opened: an error states it before anything is read."""
     np.save(tmp_path / "one.npy", DEEP[0])
     np.save(tmp_path / "turned.npy", np.asfortranarray(DEEP))
     cut(tmp_path / "one.npy", 3000)

@@ -56,7 +56,7 @@ def test_seq(tmp_path: Path, frames: npt.NDArray[Any], version: int) -> None:
 
 
 def test_a_seq_file_cut_off(tmp_path: Path) -> None:
-    """The whole frames are read, then the error says how many are missing."""
+    """The whole frames are read, then the error states how many are missing."""
     write_seq(tmp_path / "a.seq", FRAMES)
     content = (tmp_path / "a.seq").read_bytes()
     (tmp_path / "a.seq").write_bytes(content[: 8192 + 4 * 8192 + 100])

@@ -49,7 +49,7 @@ def test_a_packed_file_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
 )
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_arrays_without_frames(tmp_path: Path, array: npt.NDArray[Any], message: str, suffix: str) -> None:
-    """Wrong dtype, colour, wrong shape and empty stacks give an error that says what to do."""
+    """Wrong dtype, colour, wrong shape and empty stacks give an error that names what to do."""
     path = tmp_path / f"a{suffix}"
     if suffix == ".npy":
         np.save(path, array)

@@ -32,7 +32,7 @@ from tests.sources.source_files import FRAMES, read, write_image
     ],
 )
 def test_names_are_ordered_as_people_count(names: list[str]) -> None:
-    """Numbers count by value, also with signs and decimals; hyphens and counters with points are told apart."""
+    """Numbers count by value, also with signs and decimals; hyphens and counters with points are distinguished."""
     paths = [Path(f"{name}.png") for name in names]
     for given in (paths, paths[::-1]):
         assert ordered(given) == paths

@@ -23,7 +23,7 @@ def bits_of(values: npt.NDArray[np.int64], bits: int, *, low_first: bool) -> npt
 @pytest.mark.parametrize("name", [*LOW_FIRST, *HIGH_FIRST])
 @pytest.mark.parametrize("shape", [(2, 8), (3, 5), (1, 1), (5, 7)])
 def test_bit_streams(name: str, shape: tuple[int, int]) -> None:
-    """Mono10p, Mono12p, Mono14p and the big-endian bit streams are unpacked as their definition says."""
+    """Mono10p, Mono12p, Mono14p and the big-endian bit streams are unpacked according to their standards."""
     bits = (LOW_FIRST | HIGH_FIRST)[name]
     frames = np.random.default_rng(3).integers(0, 1 << bits, (3, *shape))
     packed = np.stack([bits_of(frame, bits, low_first=name in LOW_FIRST) for frame in frames])

@@ -77,7 +77,7 @@ def test_a_header_before_all_or_before_each(tmp_path: Path) -> None:
 
 
 def test_a_header_in_the_other_place_is_refused(tmp_path: Path) -> None:
-    """If the length of the file fits only with the header in the other place, the error says how to state it."""
+    """If the length of the file fits only with the header in the other place, the error has the option for it."""
     (tmp_path / "a.raw").write_bytes(b"".join(b"h" * 64 + frame.tobytes() for frame in FRAMES))
     with pytest.raises(ConfigError, match=r"before each frame.*\+0\+64"):
         open_source(tmp_path / "a.raw", geometry="64x48+64")

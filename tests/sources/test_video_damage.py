@@ -1,4 +1,4 @@
-"""Damaged videos: each whole frame is delivered, none that FFmpeg would have concealed, and the gap is told."""
+"""Damaged videos: each whole frame is delivered, none that FFmpeg has concealed, and the gap is reported."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_an_avi_without_its_index(tmp_path: Path) -> None:
 
 
 def test_an_mp4_without_its_index(tmp_path: Path) -> None:
-    """Without the index nothing can be found; the error says so, and what to do."""
+    """Without the index no frame can be found; the error states it and names what to do."""
     film(tmp_path, "h264.mp4")
     content = (tmp_path / "h264.mp4").read_bytes()
     (tmp_path / "h264.mp4").write_bytes(content[: content.index(b"moov") - 4])

@@ -112,7 +112,7 @@ class FaultyDisk(FileSystem):
         self._do("sync", lambda: super(FaultyDisk, self).sync(fd))
 
     def close(self, fd: int) -> None:
-        super().close(fd)  # always closed, whatever it says: else the test itself leaks
+        super().close(fd)  # also where an error follows: else the test leaks
         self._do("close", lambda: None)
 
     def rename(self, source: Path, target: Path) -> None:

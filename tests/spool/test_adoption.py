@@ -1,4 +1,6 @@
-"""Streams that no server knows are given to a server: completely or not at all, also if the process is killed."""
+"""Streams that are registered on no server are assigned to one: completely or not at all, also if the process is
+killed.
+"""
 
 from __future__ import annotations
 

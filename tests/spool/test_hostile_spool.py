@@ -222,7 +222,7 @@ def test_a_journal_entry_with_odd_values_is_skipped(tmp_path: Path, kind: int) -
     ],
 )
 def test_a_description_with_odd_values_is_refused(tmp_path: Path, path: tuple[str, str], value: Any) -> None:
-    """A stream.json with a valid checksum and any values opens as what its journal says, or is a SpoolError."""
+    """A stream.json with a valid checksum and any values opens with the content of its journal, or is a SpoolError."""
     folder = closed_stream(tmp_path / "spool")
     fields = json.loads((folder / MANIFEST).read_text())
     fields.pop("crc32c")

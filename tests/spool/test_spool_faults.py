@@ -180,7 +180,7 @@ def _refuse() -> None:
 
 
 def test_the_error_message_of_a_fault(memory_path: Path) -> None:
-    """The error message names the chunk, the file and the reason, and says what is safe and what to do."""
+    """The error message names the chunk, the file and the reason, and states what is safe and what to do."""
     disk = FaultyDisk(code=errno.ENOSPC)
     stream = new_stream(memory_path, disk)
     disk.first = disk.last = len(disk.calls) + 2

@@ -205,7 +205,7 @@ def test_a_chunk_of_another_stream_is_refused(tmp_path: Path) -> None:
 
 
 def test_digests_of_resolved_chunks_are_kept(tmp_path: Path) -> None:
-    """The next process knows the digests of resolved chunks, whether or not they were written to disk (P5)."""
+    """The next process reads the digests of resolved chunks, whether or not they were written to disk (P5)."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.mark_stored(0)

@@ -153,7 +153,7 @@ async def test_a_refused_chunk_affects_no_other(
 async def test_an_unknown_stream_is_one_error(
     service: MemoryService, streamer: AsyncRHEEDStreamer, status: int
 ) -> None:
-    """A stream that the server does not know stops with one error, then its report; other streams continue."""
+    """A stream that the server does not have stops with one error, then its report; other streams continue."""
     other, data_id = await begin(streamer, 0), await begin(streamer)
     gone = answers(status)
     service.fault_for = lambda attempt: gone if (attempt.step, attempt.data_id) == ("url", data_id) else None
@@ -162,7 +162,7 @@ async def test_an_unknown_stream_is_one_error(
             await streamer.push(data_id, k, noise(k))
         except StreamGoneError:
             break
-    with pytest.raises(StreamGoneError, match=f"no longer knows stream {data_id}"):
+    with pytest.raises(StreamGoneError, match=f"no longer has stream {data_id}"):
         await streamer.flush(data_id)
     with pytest.raises(StreamGoneError):
         await streamer.push(data_id, 9, noise(9))

@@ -337,7 +337,7 @@ def test_closing_ends_a_push_that_waits(server: ThreadedServer, tmp_path: Any) -
 
 
 def test_a_wrong_server_is_one_clear_sentence(tmp_path: Any) -> None:
-    """No server, an invalid key or an invalid endpoint raises an error at once, which says what to do."""
+    """No server, an invalid key or an invalid endpoint raises an error at once, which names what to do."""
     with pytest.raises(ConfigError, match="API key"):
         RHEEDStreamer()
     with pytest.raises(ConfigError, match="endpoint"):

@@ -1,4 +1,4 @@
-"""finalize waits, reports exactly what was stored and gives up no chunk; also flush and close."""
+"""finalize waits, reports exactly what was stored and abandons no chunk; also flush and close."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ async def test_a_cancelled_finalize_cancels_no_upload(
 async def test_finalize_timeout_while_the_end_is_not_acknowledged(
     service: MemoryService, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """If all chunks are stored but /end is not acknowledged, the error of finalize says exactly that."""
+    """If all chunks are stored but /end is not acknowledged, the error of finalize states both."""
     service.fault_for = lambda attempt: answers(503) if attempt.step == "end" else None
     data_id = await begin(streamer, 0)
     await streamer.flush(data_id)

@@ -99,7 +99,7 @@ def test_a_slow_line_is_told_while_it_streams(serve_in_thread: Callable[..., Thr
             while not hearing.heard.wait(0.1):
                 streamer.push(data_id, count, frames)
                 count += 1
-                assert count < 400, "nothing was said"
+                assert count < 400, "nothing was logged"
             report = streamer.finalize(data_id)
     finally:
         logger.removeHandler(hearing)

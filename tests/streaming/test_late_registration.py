@@ -171,7 +171,7 @@ async def test_an_unknown_sample_does_not_hold_back_frames(
     made: Callable[..., AsyncRHEEDStreamer],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A UUID that the server does not know is reported in the log; the frames are stored without it."""
+    """A UUID that does not exist on the server is reported in the log; the frames are stored without it."""
     unknown = "7d3c4a0e-5a56-4b7e-9b1f-5d6f4c1e2a90"
     async with made() as streamer:
         local = await streamer.initialize(FPS, 0.0, CHUNK, physical_sample=unknown, project_id=unknown)

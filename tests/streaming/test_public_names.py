@@ -147,7 +147,7 @@ def test_help_describes_every_setting(streamer: type) -> None:
 
 
 def test_help_of_the_blocking_methods_is_complete() -> None:
-    """The blocking method's help has all of the asynchronous method's text, and says what is different."""
+    """The blocking method's help has all of the asynchronous method's text, and names the differences."""
     text = inspect.getdoc(RHEEDStreamer.push) or ""
     summary, _, rest = (inspect.getdoc(AsyncRHEEDStreamer.push) or "").partition("\n\n")
     assert text.startswith(f"{summary}\n\nThis call blocks until the chunk is copied")

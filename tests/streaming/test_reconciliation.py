@@ -167,7 +167,7 @@ async def test_chunks_unknown_to_the_journal(interrupted: InterruptedStream) -> 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_second_crash_changes_nothing(interrupted: InterruptedStream) -> None:
-    """The server's answer is stored in the journal, so that the next process knows it without asking."""
+    """The server's answer is stored in the journal, so that the next process does not ask again."""
     server, next_streamer, data_id = interrupted
     async with next_streamer() as later:
         await later.resume(data_id)

@@ -147,7 +147,7 @@ async def registered(api: ServiceApi, service: Service, **more: Any) -> StreamRe
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "says"),
+    ("change", "kind", "message"),
     [
         ({"fps": 0.0}, ConfigError, "fps"),
         ({"fps": -1.0}, ConfigError, "fps"),
@@ -177,11 +177,11 @@ async def registered(api: ServiceApi, service: Service, **more: Any) -> StreamRe
     ],
 )
 async def test_wrong_arguments_send_nothing(
-    api: ServiceApi, service: Service, change: dict[str, Any], kind: type, says: str
+    api: ServiceApi, service: Service, change: dict[str, Any], kind: type, message: str
 ) -> None:
-    """Each argument that can't be meant is an error that names it, before a single request."""
+    """Each invalid argument is an error that names it, before any request."""
     arguments = {"fps": 10.0, "rotations_per_min": 0.0, "chunk_size": 20} | change
-    with pytest.raises(kind, match=says):
+    with pytest.raises(kind, match=message):
         await register(api, InitializeRequest(**arguments))
     assert service.recorder.requests == []
 
@@ -193,7 +193,7 @@ def test_numpy_numbers_are_numbers() -> None:
 
 
 def test_short_chunks_warn_of_the_hosted_rule() -> None:
-    """Below 2 s of frames a warning says whose rule that is and what would keep it; at 2 s there is none."""
+    """Below 2 s of frames a warning names the hosted service's rule and a sufficient size; at 2 s there is none."""
     with pytest.warns(
         UserWarning, match=r"0\.0992 s .* hosted service wants at least 2 s \(chunk_size=242\)"
     ):

@@ -102,7 +102,7 @@ async def test_a_stream_that_was_being_finalized_is_ended(serve: Serve, tmp_path
 
 
 async def test_a_stream_goes_on_after_a_restart(serve: Serve, tmp_path: Path) -> None:
-    """resume returns the next index and knows the earlier chunks; the stream is complete at the end."""
+    """resume returns the next index and has the earlier chunks; the stream is complete at the end."""
     server = await serve()
     async with streamer(server, tmp_path) as made:
         data_id = await begin(made)

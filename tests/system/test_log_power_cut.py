@@ -15,7 +15,7 @@ from tests.system.power_cut import RecordingFileSystem, Replay
 
 
 def life(root: Path, disk: RecordingFileSystem) -> None:
-    """Two processes that append to a log and to the log of names; the notes say what is durable."""
+    """Two processes that append to a log and to the log of names; the notes mark what is durable."""
     secret = load_or_make_secret(root / "data" / "secret", file_system=disk)
     disk.note("secret", secret[0])
     for first in (0, 6):

@@ -48,7 +48,7 @@ def test_places_of_secrets_are_emptied(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "The API key is wrong: this server does not know it.",
+        "The API key is wrong: it is not a key of this server.",
         "An API key is needed: send it in the header X-API-KEY.",
         "Check the API key (api_key=... or ATOMSTREAM_API_KEY), and that it belongs to this server",
         "Stream 3e0f6d3a-52c5-4b39-9a29-6a1d0e4b7c11: chunk 7 is stored",
@@ -64,7 +64,7 @@ def test_ordinary_sentences_stay(text: str) -> None:
 
 @pytest.mark.parametrize("secret", [KEY, CHOSEN])
 def test_known_values_are_removed_everywhere(secret: str) -> None:
-    """A key that the process knows is removed in each spelling: plain, quoted, in JSON and in a URL."""
+    """A key that was registered with the filter is removed in each spelling: plain, quoted, in JSON and in a URL."""
     import json
     from urllib.parse import quote
 

@@ -106,7 +106,9 @@ def test_writing_never_reaches_the_other_file(tmp_path: Path, foreign: Path, kin
 
 
 def test_a_second_name_keeps_its_content(tmp_path: Path, foreign: Path) -> None:
-    """A hard link that is cut and appended to becomes a file of its own: a copy of a backup stays what it was."""
+    """A hard link that is shortened or appended to becomes a separate file: a backup that shares the file does not
+    change.
+    """
     path = tmp_path / "planted"
     os.link(foreign, path)
     fd = LOCAL.open_truncated(path, 8)

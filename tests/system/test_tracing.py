@@ -74,7 +74,7 @@ def test_nothing_happens_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_wrong_header_is_ignored(value: str) -> None:
-    """What is no trace context begins a trace of its own."""
+    """An invalid trace context is ignored: a new trace begins."""
     pytest.importorskip("opentelemetry.trace", reason="opentelemetry is not installed")
     assert tracing.received({"traceparent": value}) is None
 

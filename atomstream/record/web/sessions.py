@@ -1,4 +1,4 @@
-"""Who may use the page: browsers that were opened by the one-time link, or that know the key of this run.
+"""Who may use the page: browsers that were opened by the one-time link, or that log in with the key of this run.
 
 Other programs and pages of other sites on the same computer must not be able to use it: every request for data needs
 the cookie, and every request must name this server as its Host and come from its own page.

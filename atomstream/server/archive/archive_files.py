@@ -42,7 +42,7 @@ class ArchiveFiles:
         """True once the stream was deleted: nothing may be written any more, which would make its folder again."""
 
     def note_damage(self, path: Path, what: str) -> None:
-        """Note that a file of the archive is damaged; ``what`` tells what that means, without the name."""
+        """Note that a file of the archive is damaged; ``what`` is the consequence, without the name."""
         self.damage.add(self._name(path), what)
 
     def note_mended(self, path: Path) -> None:

@@ -3,7 +3,7 @@
 A chunk is stored in the store first, created once, and then in the folder: so whichever server receives a chunk, one
 of them stores it, and the same chunk with other frames is refused by each. The folder may be removed at any moment
 while no server uses it. Shards that are not in it are fetched when they are read. Everything that reads an archive
-works on the folder as it does on a computer of its own.
+works on the folder as on the data folder of a single server.
 """
 
 from __future__ import annotations

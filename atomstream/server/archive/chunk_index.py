@@ -103,7 +103,7 @@ NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, *DISK
 
 
 class ChunkIndex:
-    """Knows which chunks are stored, and adds new ones; thread-safe.
+    """The list of the stored chunks, to which new ones are added; thread-safe.
 
     ``attributes()`` returns the group's attributes; it is called for each write of the documents, with the lock
     ``writing`` held.

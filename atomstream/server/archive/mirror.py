@@ -1,6 +1,6 @@
 """Copies an archive's documents and columns from the folder of a server to the store, where others read them.
 
-Several servers may do so for one stream. A copy replaces only the version that this server knows. If another server
+Several servers may do so for one stream. A copy replaces only the version that this server has read. If another server
 has written one meanwhile, this server first takes over all chunks that are in the store: these were there before the
 other one's copy. So no copy has fewer chunks than the one before it. The group's document keeps the arrays that only
 another server has: the process that analyses the stream writes arrays of results.

@@ -34,7 +34,7 @@ def open_checked(
     Whatever is wrong with it, the error is of one type and concerns this stream alone. ``damage`` has a note about it.
 
     Raises:
-        StreamError: the stream can't be used; the message tells why, without paths of this computer.
+        StreamError: the stream can't be used; the message has the reason, without paths of this computer.
         OSError: this process can't open more files at present. StoreError: from the store of a cache.
     """
     try:
@@ -66,7 +66,9 @@ def _unusable(folder: Path, damage: StreamDamage, error: Exception, why: str) ->
 
 
 def _mend_geometry(archive: StreamArchive) -> None:
-    """The frames tell their shape: a description that has another one would refuse all further chunks."""
+    """Correct the shape in the description from the stored frames: with another one, all further chunks would be
+    refused.
+    """
     described = archive.description.get("geometry")
     if archive.geometry is None or described is None:
         return

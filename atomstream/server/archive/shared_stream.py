@@ -36,7 +36,7 @@ _HEAD_NBYTES: Final = 64 << 10
 _FIRST_COUNTS: Final = ("geometry",)
 """Fields of a description that are set once: another value is refused."""
 _FIRST_STAYS: Final = (ORIGIN,)
-"""Fields that are set once, each server with a value of its own: the first one is used by all."""
+"""Fields that are set once. Each server computes its own value; the first one that is stored is used by all."""
 
 
 @dataclass(slots=True)

@@ -105,7 +105,7 @@ class ZarrGroup:
     def remove_orphans(self, name: str) -> bool:
         """Remove the files of a column that has no document; True if there were any.
 
-        Nothing tells what they hold: values that a power cut left unwritten may read as zeros.
+        Their content can't be trusted: values that a power cut left unwritten may read as zeros.
         """
         folder = self.folder / name / "c"
         if self.has(name) or not folder.is_dir():

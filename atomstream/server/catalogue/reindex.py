@@ -199,7 +199,7 @@ async def reindex(data_dir: Path) -> ReindexReport:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Streams that a start has not read, and the names that it knows."""
+    """Streams that a start has not read yet, and the names that it has read."""
 
     data_ids: list[str]
     names: NameIndex

@@ -58,7 +58,7 @@ class Throughput:
 class Arrivals:
     """Records stored chunks since the server's start and computes each stream's throughput.
 
-    ``is_alone`` is False if other servers receive chunks of the same streams. This one knows only of some of them.
+    ``is_alone`` is False if other servers receive chunks of the same streams. This one receives only some of them.
     """
 
     def __init__(

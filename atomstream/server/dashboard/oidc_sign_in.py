@@ -113,7 +113,7 @@ def _provider(request: web.Request) -> OidcProvider:
 
 
 async def _user(request: web.Request, settings: OidcSettings, claims: dict[str, Any]) -> User:
-    """The person with these claims, added or changed as they say."""
+    """The person with these claims, added or updated from them."""
     projects = settings.projects_of(claims)
     ids = None if projects is None else await _project_ids(context_of(request), projects)
     people, address = request.app[GATE].people, request.remote or ""

@@ -44,7 +44,7 @@ class Piece:
 class Growth:
     """What an export writes. ``step`` n exports every n-th stored frame; frames that were never received are left out.
 
-    Its methods read from the disk, and end early if nobody wants the result any more (``check_wanted``).
+    Its methods read from the disk, and end early once the request was cancelled (``check_wanted``).
     """
 
     metadata: StreamMetadata

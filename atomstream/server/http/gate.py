@@ -83,7 +83,7 @@ class Gate:
         presented: str,
         address: str | None,
         where: str,
-        sentence: str = "The API key is wrong: this server does not know it.",
+        sentence: str = "The API key is wrong: it is not a key of this server.",
     ) -> Principal:
         """Who has this key.
 

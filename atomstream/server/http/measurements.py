@@ -49,7 +49,7 @@ class Histogram:
         self.total_s += duration_s
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Pairs of an upper bound and the number of durations up to it, as Prometheus wants them."""
+        """Pairs of an upper bound and the number of durations up to it, in the form that Prometheus defines."""
         found, below = [], 0
         for bound, count in zip((*map(str, DURATION_BOUNDS), "+Inf"), self.counts, strict=True):
             below += count

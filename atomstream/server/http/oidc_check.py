@@ -79,7 +79,7 @@ async def _look_up(host: str) -> None:
     """Wait until the name is known, or unknown.
 
     Nothing ends a look-up before its own time limit, and the pool of the event loop would be waited for at the end:
-    so it runs in a thread of its own, which is not waited for.
+    so it runs in a separate thread, which is not waited for.
     """
     loop = asyncio.get_running_loop()
     done = asyncio.Event()

@@ -24,7 +24,7 @@ class OpenSockets:
 
     @contextmanager
     def hold(self, request: web.Request, socket: web.WebSocketResponse) -> Iterator[None]:
-        """Know ``socket``, opened by ``request``, for as long as the block lasts."""
+        """Keep ``socket``, opened by ``request``, in the list for the duration of the block."""
         self._sockets[socket] = request
         try:
             yield

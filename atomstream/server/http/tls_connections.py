@@ -139,7 +139,7 @@ class TlsConnection(Connection):
             self.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the count; the handler knows a connection only after its handshake."""
+        """Leave the count; the handler counts a connection itself after its handshake."""
         if self._ready:
             super().connection_lost(exc)
         elif self.transport is not None:

@@ -70,7 +70,7 @@ class DecodedChunk:
 
 
 class AnalyzerClient:
-    """The analyzer of one stream, which a worker knows by ``key``. One job at a time.
+    """The analyzer of one stream, which a worker holds under ``key``. One job at a time.
 
     Every method raises WorkerDiedError if the worker died, and JobFailedError of kind "analysis" if the analysis
     failed. After both, call :meth:`open` again.

@@ -51,7 +51,7 @@ class LiveAnalysis:
     """Analyses one stream while it is recorded. Used in the server's loop; :meth:`run` returns at the end.
 
     After a crash of the worker, an error of the analysis or of the disk, it continues from the last snapshot. The same
-    results are then made again, and the store knows which of them are recorded already.
+    results are then made again, and the store skips those that are recorded already.
     """
 
     def __init__(

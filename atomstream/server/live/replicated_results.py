@@ -140,7 +140,7 @@ class ReplicatedResults(StreamResults):
 
     @property
     def backlog(self) -> int:
-        """Stored chunks without results, as far as this server knows."""
+        """Stored chunks without results, by the results that this server has read."""
         geometry = self._archive.geometry
         if geometry is None or self._store.log.ended:
             return 0
@@ -243,7 +243,7 @@ class ReplicatedResults(StreamResults):
 
 
 async def announce_again(announce: Announce, notice: Notice) -> None:
-    """Announce a notice of which no client knows; repeated until the bus is there."""
+    """Announce a notice that no client's request waits for; repeated until the bus can be reached."""
     while True:
         try:
             await announce(notice)

@@ -2,7 +2,7 @@
 
 The process that owns the stream appends each numbered record here first, with its per-frame columns and profiles, and
 then to its own files. Every other process makes equal files of the entries. An append is refused as soon as another
-process has appended: so a process that was frozen, and wakes up, can't add results of its own.
+process has appended: so a process that was suspended and continues can't add its own results.
 """
 
 from __future__ import annotations

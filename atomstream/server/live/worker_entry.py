@@ -1,6 +1,6 @@
 """The start of a worker process: imports what the analysis needs, and reports to the server if that fails.
 
-It is a module of its own so that it imports almost nothing before: a missing or damaged library is then an error that
+It is a separate module so that it imports almost nothing before: a missing or damaged library is then an error that
 the server can show, and not only a process that has ended.
 """
 

@@ -40,7 +40,7 @@ class ChunkFrames(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, tag_field="job"):
-    """A job for the analyzer that the worker knows by ``key``."""
+    """A job for the analyzer that the worker holds under ``key``."""
 
     key: str
 

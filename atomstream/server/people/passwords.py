@@ -1,4 +1,4 @@
-"""Passwords of people: hashed by argon2id, in a file of their own, so that a removed person's hash is really gone."""
+"""Passwords of people: hashed by argon2id, in a separate file, so that a removed person's hash is deleted."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class SharedPeopleLog:
             return True
 
     def has_news(self) -> bool:
-        """True: another server may have added lines, and only a question to the database tells."""
+        """True: another server may have added lines, which only a query of the database shows."""
         return not self.damage
 
     def _note_damage(self, error: ValueError) -> None:

@@ -297,7 +297,7 @@ class People:
     def rotate_key(self, actor: Actor, key_id: str, overlap_s: float = OVERLAP_S) -> NewKey:
         """Make a new key like another one, which stays valid for ``overlap_s``.
 
-        A key that expires is followed by one that lives as long.
+        If the old key expires, the new one has the same period of validity.
         """
         with self._changing(actor) as write:
             old = self._key(key_id)

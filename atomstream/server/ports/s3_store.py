@@ -72,7 +72,7 @@ class S3Store:
         self._bucket: Bucket | None = self._open()
 
     def _open(self, headers: dict[str, str] | None = None) -> Bucket:
-        """The bucket; with ``headers``, which each request then has, without a checksum of its own."""
+        """The bucket. With ``headers``, each request has these and no checksum of the library."""
         given = dict(self._options)
         client: Any = {"timeout": f"{REQUEST_S:g}s", "connect_timeout": f"{CONNECT_S:g}s"}
         if self._plain:

@@ -1,8 +1,8 @@
 """The port for numbered records of streams: append behind a known record, read, and follow.
 
 A *subject* is the log of one thing, such as the results of one stream. Its entries have ascending numbers, not always
-consecutive ones. An append states the number of the entry that the writer knows as the last one. It is refused if
-another writer has appended since, so two processes that both believe to own a stream can't both record results.
+consecutive ones. An append states the number of the last entry that the writer has read. It is refused if another
+writer has appended since. So if two processes act as owner of one stream, only one of them can record results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class BusUnavailableError(AtomstreamError):
 class StreamLog(Protocol):
     """Logs by subject. Used in one event loop; every method may be cancelled.
 
-    A subject is a word of letters, digits, ``-`` and ``_``, or several joined by dots. Payloads have at most 4 MB.
+    A subject consists of letters, digits, ``-`` and ``_``, in one or more parts joined by dots. Payloads have at most 4
+    MB.
     """
 
     async def last(self, subject: str) -> LogEntry | None:
@@ -49,7 +50,7 @@ class StreamLog(Protocol):
         """Store an entry durably; returns its number.
 
         Args:
-            after: the number of the last entry that the writer knows, 0 for none. None: behind whatever is there.
+            after: the number of the last entry that the writer has read, 0 for none. None: append in any case.
             key: of entries with the same key, appended within two minutes, only the first is stored; the others
                 return its number. A repeat after a lost answer uses it. Empty: each append is a new entry.
 

@@ -1,4 +1,4 @@
-"""What the rules of retention need to know of each stream of a server with its own data folder."""
+"""The input of the retention rules for each stream of a server with its own data folder."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """What the rules need to know of a stream: ``age_s`` since its newest frame, ``nbytes`` of all its frames.
+    """The input of the rules for one stream: ``age_s`` since its newest frame, ``nbytes`` of all its frames.
 
     ``busy`` is the reason why it must not be changed at present, empty if there is none.
     """

@@ -1,4 +1,4 @@
-"""What the rules of retention need to know of each stream in a store that several servers share.
+"""The input of the retention rules for each stream in a store that several servers share.
 
 It is read from the store alone: the description, the sizes of all objects, and the times in the newest shard. So no
 stream has to be copied into the cache of this server to find out that nothing is to be done with it.
@@ -25,7 +25,7 @@ _READERS: Final = 8
 
 
 class StoreFacts:
-    """The streams in ``store``; see :class:`~.facts.Facts`. Some requests for each stream, in threads of their own."""
+    """The streams in ``store``; see :class:`~.facts.Facts`. Some requests for each stream, in separate threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -36,7 +36,7 @@ STALE_S: Final = 180.0
 
 
 class _Noted(msgspec.Struct, frozen=True, kw_only=True):
-    """The object: ``beat`` is another one at each write, so that each has an etag of its own."""
+    """The object: ``beat`` changes at each write, so that each version has its own etag."""
 
     beat: str
     report: RetentionReport

@@ -42,7 +42,7 @@ CATALOGUE_S = 5.0
 @routes.get(READY_PATH)
 @access(Right.NONE)
 async def ready(request: web.Request) -> web.Response:
-    """``GET /healthz``: 200 if the server can store chunks, else 503; ``reasons`` tell why not.
+    """``GET /healthz``: 200 if the server can store chunks, else 503; ``reasons`` has the causes.
 
     A reply at all means that it is live. Damaged streams are no reason: all others are served. Nor is a catalogue on
     PostgreSQL that can't be reached, which is in ``without``: chunks of streams that run are stored.

@@ -153,7 +153,7 @@ async def named_ids(context: ServerContext, kind: type[Named], ids: list[str], w
 
 
 def unknown_name(what: str, one: str) -> HttpError:
-    """The error for an id of a sample, tag or project that does not exist, or that the request may not know of."""
+    """The error for an id of a sample, tag or project that does not exist, or that this key may not see."""
     return HttpError(404, f"No {what} {one.lower()!r} is known here; nothing was changed.")
 
 

@@ -188,7 +188,7 @@ async def put_chunk(request: web.Request) -> web.Response:
 async def check_owner(request: web.Request, permit: Permit) -> None:
     """Refuse an upload whose API key may not upload any more, although its URL has not expired.
 
-    What the server knows of keys is in memory, and at most a second old if a command has changed it.
+    The list of keys is in memory; a change by a command is read within a second.
 
     Raises:
         HttpError: 403 the key was revoked, has expired, or has lost the right to write into this stream.

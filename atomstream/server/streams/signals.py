@@ -40,7 +40,7 @@ class Signal(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ChunkStored:
-    """A chunk is in the archive; ``committed.repeated`` tells one that had been there before.
+    """A chunk is in the archive; ``committed.repeated`` is True if it was stored before.
 
     ``decoded`` are its decoded frames for the analysis, valid until the listeners have returned.
     """

@@ -117,7 +117,9 @@ def test_chunks_of_two_servers_are_one_stream(any_server: Server) -> None:
 
 
 def test_a_cache_that_was_thrown_away_is_filled_again(server: Server) -> None:
-    """Chunks, times and ids come from the store; the cached documents are those of a server of its own."""
+    """Chunks, times and ids come from the store; the cached documents equal those of a server with its own data
+    folder.
+    """
     a = server("a")
     meta = FrameMeta(times_ms=(5.0, 6.0, 7.0, 9.0), ids=(3, 4, 5, 7))
     commit_body(a, claims_of(0, frames_of(0)), body_of(frames_of(0), meta))

@@ -94,7 +94,7 @@ def test_it_can_be_repeated_and_continued_to_nothing(memory_path: Path) -> None:
 
 
 def test_times_ids_and_angles_of_removed_frames_stay(memory_path: Path) -> None:
-    """Whatever a chunk knows about its frames is kept for all of them, and found by a new opening."""
+    """The per-frame data of a thinned chunk are kept for all its frames, and read again when the archive is opened."""
     archive = archive_of(memory_path)
     meta = FrameMeta(
         times_ms=(1e12, 1e12 + 9, 1e12 + 21, 1e12 + 30), ids=(4, 5, 7, 8), angles_deg=(0.0, 1.5, 3.0, 4.5)

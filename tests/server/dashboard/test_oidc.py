@@ -123,7 +123,7 @@ async def test_a_replayed_code_is_refused(serve: Serve) -> None:
     ],
 )
 async def test_wrong_tokens(serve: Serve, claims: dict[str, Any], word: str) -> None:
-    """A token for somebody or something else, or for another time, signs nobody in, and the answer says why."""
+    """A token for another client, another person or another time is refused with the reason."""
     async with ScriptedProvider().running() as provider:
         server = await serve(oidc=settings_of(provider.issuer))
         provider.claims = claims
@@ -218,7 +218,7 @@ async def test_the_page_afterwards_is_of_this_server(serve: Serve, wanted: str) 
 
 
 async def test_a_provider_that_does_not_work(serve: Serve) -> None:
-    """Without the provider, with another issuer or unsafe addresses, the answer says what is wrong."""
+    """Without the provider, with another issuer or unsafe addresses, the answer names what is wrong."""
     async with ScriptedProvider().running() as provider:
         issuer = provider.issuer
         for metadata, word in (
@@ -345,7 +345,7 @@ def test_settings_from_a_file(tmp_path: Path) -> None:
 
 
 async def test_a_session_ends_earlier_than_others(serve: Serve) -> None:
-    """The session lasts as long as the settings say; then the provider is asked again."""
+    """The session lasts for the time of the settings; then the provider is asked again."""
     async with ScriptedProvider().running() as provider:
         server: LiveServer = await serve(oidc=settings_of(provider.issuer, session_hours=1.0))
         async with browser(server) as session:

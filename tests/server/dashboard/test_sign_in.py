@@ -59,7 +59,7 @@ async def test_a_password_opens_a_session(serve: Serve) -> None:
 
 
 async def test_without_people_a_key_is_the_only_way(serve: Serve) -> None:
-    """A server with one key says so, and a password opens nothing."""
+    """A server with one key states that it has no people, and refuses passwords."""
     server = await serve()
     async with browser(server) as session:
         async with session.get("/session/ways") as reply:

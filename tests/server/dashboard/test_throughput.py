@@ -187,7 +187,7 @@ def a_minute_later(server: LiveServer) -> Arrivals:
 
 
 async def test_a_server_with_a_store_calls_no_stream_silent(serve: Serve, tmp_path: Path) -> None:
-    """The next chunk may have come to another server of the same store; a server of its own knows."""
+    """With a shared store the next chunk may be at another server; a server with its own data folder has all chunks."""
     for options, expected in (({}, 1), ({"store": str(tmp_path / "store")}, 0)):
         server = await serve(**options)
         async with WireClient(server) as client:

@@ -195,7 +195,7 @@ def test_nothing_is_left_on_the_server(grown: Grown) -> None:
 
 
 def test_a_stream_without_frames(grown: Grown) -> None:
-    """Tables are empty, films are refused with the reason, and the report says so."""
+    """Tables are empty, films are refused with the reason, and the report states that there are no frames."""
     settings: dict[str, Any] = {"spool_dir": grown.folder / "spool2", "clock_sync": False}
     with RHEEDStreamer(grown.server.api_key, grown.server.url, **settings) as streamer:
         empty = streamer.initialize(FPS, 0.0, 60)

@@ -123,7 +123,7 @@ def test_impossible_keys_are_refused(key: str) -> None:
 
 
 async def test_a_replaced_key_does_not_come_back(serve: Serve) -> None:
-    """A key given at one start replaces the stored one: the next start without it knows the new one only."""
+    """A key given at one start replaces the stored one: the next start without it accepts the new one only."""
     server = await serve()
     first = server.api_key
     await server.stop()

@@ -343,7 +343,7 @@ async def test_a_stranger_takes_little_memory(serve: Serve) -> None:
 
 
 async def test_plain_http_to_the_https_port(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """One log line says what is wrong with it, without what was sent."""
+    """One log line states what is wrong with the connection, without what was sent."""
     server = await serve(tls="self-signed")
     with caplog.at_level(logging.WARNING, "atomstream.server"):
         async with aiohttp.ClientSession(headers=server.headers) as session:

@@ -89,7 +89,7 @@ class Desk:
             await asyncio.to_thread(commit_body, self.server, claims, body_of(part))
 
     def archive(self, name: str) -> CachedArchive:
-        """The archive as the process ``name`` has it, in a folder of its own."""
+        """The archive as the process ``name`` has it, in a separate folder."""
         return CachedArchive.open_shared(self.folder / name / ID, SharedStream(self.store, ID))
 
     async def owner(self, name: str) -> OwnedResults:

@@ -35,7 +35,9 @@ def marks(labels: list[str]) -> list[Event]:
 
 
 async def test_a_copied_archive_is_complete(serve: Serve, tmp_path: Path) -> None:
-    """After a growth, a copy of frames.zarr alone has everything that the server knows, with units and meanings."""
+    """After a growth, a copy of frames.zarr alone has all results and annotations of the server, with units and
+    meanings.
+    """
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)

@@ -36,7 +36,7 @@ async def made(tmp_path: Path) -> AsyncIterator[Desk]:
 
 @asynccontextmanager
 async def managing(made: Desk, kind: type[M], signals: ServerSignals) -> AsyncIterator[M]:
-    """A manager of a process of its own, over the store of ``made``."""
+    """A manager as in a separate process, over the store of ``made``."""
     settings = ServerSettings(data_dir=made.folder / "managed", analysis_workers=1)
     settings.streams_dir.mkdir(parents=True)
     async with AsyncExitStack() as stack:

@@ -67,7 +67,7 @@ async def test_one_spare_worker() -> None:
 
 @pytest.mark.usefixtures("command")
 async def test_a_worker_that_died() -> None:
-    """A job for a stream of the dead worker raises an error that says so; the next start has another life number."""
+    """A job for a stream of the dead worker raises an error with the cause; the next start has another life number."""
     pool, before = WorkerPool(1), children()
     try:
         worker = pool.acquire()

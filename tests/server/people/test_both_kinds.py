@@ -216,7 +216,7 @@ def test_the_last_use_of_keys_is_the_latest(place: Place) -> None:
 
 
 def test_sessions_of_two_servers(place: Place) -> None:
-    """A session is known to other servers after their next look, and ended for all of them."""
+    """Other servers accept a session after their next read of the database, and it ends for all of them."""
     first = SessionStore(place.documents(), lambda holder: holder == "user:1:0")
     token = first.open("user:1:0")
     second = SessionStore(place.documents(), lambda holder: True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def make(s3_server: SeaweedFS) -> Iterator[Callable[..., S3Store]]:
-    """A factory of stores with a prefix of their own; they are closed at the end."""
+    """A factory of stores each with its own prefix; they are closed at the end."""
     made: list[S3Store] = []
     prefix = f"errors/{uuid.uuid4()}"
 

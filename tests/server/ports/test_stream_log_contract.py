@@ -55,7 +55,9 @@ async def test_entries_are_read_in_order(log: StreamLog) -> None:
 
 
 async def test_an_append_behind_another_entry_is_refused(log: StreamLog) -> None:
-    """A writer that does not know the last entry is refused, and nothing is stored; the one that knows it goes on."""
+    """A writer that states another last entry is refused, and nothing is stored; one that states the right one can
+    append.
+    """
     first = await log.append("a", b"1", after=0)
     second = await log.append("a", b"2", after=first)
     for known in (0, first):

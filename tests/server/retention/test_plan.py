@@ -81,7 +81,7 @@ def test_a_stream_in_use_is_left_alone() -> None:
 
 
 def test_a_quota_thins_first_and_then_empties_the_oldest() -> None:
-    """No more than needed; nothing younger than spare_days; what can't be reached is told."""
+    """No more than needed; nothing younger than spare_days; a quota that can't be reached is reported."""
     streams = [stream(str(days), days, 10.0) for days in (50, 40, 30, 20, 0.5)]
     rule = {"keep_every": 10}
     assert planned(streams, rules=[{**rule, "quota_gb": 50}]) == []

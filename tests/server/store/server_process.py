@@ -1,4 +1,4 @@
-"""``atomstream serve --store`` in a process of its own, and a connection to S3 that acts at a chosen moment."""
+"""``atomstream serve --store`` in a separate process, and a connection to S3 that acts at a chosen moment."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ def _stored(store: Store, data_id: str) -> Any:
 
 @pytest.mark.slow
 async def test_a_server_is_killed_while_it_stores_a_chunk(s3_server: SeaweedFS, tmp_path: Path) -> None:
-    """SIGKILL after S3 has a chunk and before the server knows: a new server with an empty folder goes on.
+    """SIGKILL after S3 has stored a chunk and before the server has the reply: a new server with an empty folder
+    continues.
 
     The client sends the chunk again, which is answered as a repeat.
     """

@@ -57,7 +57,7 @@ async def test_places_are_fair_over_streams_and_keys(places: UploadPlaces) -> No
     others = [await begin(places, "other key", "a", 0.0, 0) for _ in range(2)]
     with pytest.raises(HttpError):  # two for each key
         places.take("other key", "a")
-    await begin(places, "other key", "c", 0.0, 0)  # the place of its own stream that has two
+    await begin(places, "other key", "c", 0.0, 0)  # takes a place of the same stream, which has two
     assert sorted(upload.key for upload in places.receiving()) == ["key", "key", "other key", "other key"]
     assert [upload.lost_place for upload in others].count(True) == 1
 

@@ -31,7 +31,7 @@ async def made_stream(client: WireClient) -> str:
 
 
 async def facts(client: WireClient, data_id: str) -> dict[str, object]:
-    """What a restored server must know of a stream."""
+    """What a restored server must have of a stream."""
     status = await analysis_status(client, data_id)
     chunks = (await client.ask("GET", f"/rheed/stream/{data_id}/chunks"))[1]
     names = [(await client.ask("GET", path))[1] for path in ("/projects/", "/physical_samples/", "/tags/")]
@@ -88,7 +88,7 @@ async def test_a_running_stream(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_the_commands(serve: Serve, tmp_path: Path) -> None:
-    """Both commands say what they copied; the second backup of an idle server copies the new files only."""
+    """Both commands print what they copied; the second backup of an idle server copies the new files only."""
     server: LiveServer = await serve()
     async with WireClient(server) as client:
         data_id = await client.create("Growth é", fps_capture_rate=FPS)

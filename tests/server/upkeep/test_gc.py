@@ -70,7 +70,9 @@ def test_only_garbage_is_removed(memory_path: Path) -> None:
 
 
 def test_a_deleted_stream_leaves_its_description(memory_path: Path) -> None:
-    """Files of a deleted stream are removed, but the description, by which the next start knows of the deletion."""
+    """Files of a deleted stream are removed, except the description, which the next start needs to record the
+    deletion.
+    """
     make_data_dir(memory_path)
     streams = memory_path / "streams"
     (streams / ".deleted").mkdir()

@@ -1,4 +1,4 @@
-// The capture page: shows the state that the recorder sends, and sends what people want.
+// The capture page: shows the state that the recorder sends, and sends the user's actions.
 import { ask, logOut, RequestError, socketUrl } from "/dashboard/static/js/api.js";
 import { byId, el, isTyping, setHidden, setText } from "/dashboard/static/js/dom.js";
 import { bytesText, clock, momentText, visible } from "/dashboard/static/js/format.js";

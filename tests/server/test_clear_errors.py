@@ -1,4 +1,4 @@
-"""What is wrong is told as it is: a full disk, damaged files, pages that do not exist, impossible sizes."""
+"""Errors name the actual cause: a full disk, damaged files, pages that do not exist, impossible sizes."""
 
 from __future__ import annotations
 
