@@ -11,6 +11,7 @@ from pathlib import Path
 from atomstream.cluster.engine import HOST, Engine, free_ports
 from atomstream.cluster.engines import BUCKET, Nats, PostgreSQL, SeaweedFS, missing_programs
 from atomstream.cluster.nodes import AnalystNode, ServerNode
+from atomstream.config import usable_cores
 from atomstream.errors import ConfigError
 
 API_KEY_FILE = "api-key.txt"
@@ -41,8 +42,10 @@ class LocalCluster:
             ServerNode(f"server {k}", self.folder / f"server-{k}", [*services, *catalogue], environment)
             for k in range(1, servers + 1)
         ]
+        workers = max(1, usable_cores() // max(1, analysts))  # all of them are on this computer
+        limits = ["--limit", f"analysis_workers={workers}"]
         self.analysts = [
-            AnalystNode(f"analyst {k}", self.folder / f"analyst-{k}", services, environment)
+            AnalystNode(f"analyst {k}", self.folder / f"analyst-{k}", [*services, *limits], environment)
             for k in range(1, analysts + 1)
         ]
 

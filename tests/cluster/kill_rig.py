@@ -26,7 +26,7 @@ from atomstream.cluster.balancer import balancing
 from atomstream.cluster.engine import Engine
 from atomstream.cluster.engines import BUCKET
 from atomstream.cluster.local_cluster import LocalCluster
-from atomstream.cluster.nodes import AnalystNode
+from atomstream.cluster.nodes import AnalystNode, Node
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.live.messages import CurrentResults, StoredBatch
 from atomstream.server.live.result_log import applied
@@ -97,7 +97,8 @@ async def running_cluster(folder: Path, servers: int = 2, analysts: int = 2) -> 
             await asyncio.to_thread(made.start)
             yield made
         finally:
-            await asyncio.to_thread(made.stop)
+            for part in made.parts:
+                await asyncio.to_thread(part.kill)
 
 
 @contextmanager
@@ -223,16 +224,20 @@ class Rig:
     async def _fail_while(
         self, step: Sequence[str], push: Callable[[], Awaitable[None]], done: Callable[[], Awaitable[None]]
     ) -> None:
-        """Kill or freeze the parts of ``step`` during ``push``. Killed ones start at once, frozen ones end it."""
+        """Kill or freeze the parts of ``step`` during ``push``, until ``done``.
+
+        Services that were killed start at once. The others have a second one, which goes on alone.
+        """
         parts = [self._part(fault) for fault in step]
         frozen = [part for fault, part in zip(step, parts, strict=True) if fault == "frozen analyst"]
         killed = [part for part in parts if part not in frozen]
+        services = [part for part in killed if not isinstance(part, Node)]
         try:
             for part in frozen:
                 part.pause()
             await asyncio.gather(*(asyncio.to_thread(part.kill) for part in killed))
             await push()
-            await asyncio.gather(*(asyncio.to_thread(part.start) for part in killed))
+            await asyncio.gather(*(asyncio.to_thread(part.start) for part in services))
             await done()
         finally:
             for part in frozen:

@@ -10,7 +10,7 @@ import pytest
 from atomstream.cluster.engines import missing_programs
 from tests.cluster.kill_rig import Rig, running_cluster
 
-STEPS = (("server", "analyst"), ("nats", "s3", "postgres"), ("frozen analyst",))
+STEPS = (("frozen analyst",), ("server", "analyst"), ("nats", "s3", "postgres"))
 """What fails at the same time. ``python -m benchmarks.cluster`` kills each part many times, at any moment."""
 
 

@@ -22,15 +22,17 @@ from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.archives import SharedArchives
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals
+from tests.worker_template import use_template
 
 
 async def undisturbed(store: Store, data_ids: Sequence[str], folder: Path) -> dict[str, list[SharedEntry]]:
     """The entries of the results of ended streams, by id. Their chunks are copied from ``store`` to ``folder``."""
+    use_template()
     copy = LocalStore(folder / "store")
     await asyncio.to_thread(_copy, store, copy, data_ids)
     results_log, inputs_log = LocalStreamLog(folder / "results"), LocalStreamLog(folder / "inputs")
     logs = SharedLogs(results_log, inputs_log, lambda data_id: StreamObjects(copy, data_id))
-    settings = ServerSettings(folder / "cache", gap_wait_s=30.0)
+    settings = ServerSettings(folder / "cache", gap_wait_s=30.0, analysis_workers=1)
     settings.streams_dir.mkdir(parents=True)
     database = await Database.open(settings.data_dir)
     streams = StreamRegistry(
