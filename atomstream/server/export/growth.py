@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ class Piece:
 class Growth:
     """What an export writes. ``step`` n exports every n-th stored frame; frames that were never received are left out.
 
-    Its methods read from the disk, and end early once the request was cancelled (``check_wanted``).
+    Its methods read from the disk, and end early once the request was cancelled (``check``).
     """
 
     metadata: StreamMetadata
@@ -52,6 +52,8 @@ class Growth:
     archive: StreamArchive
     reader: ColumnReader
     step: int = 1
+    check: Callable[[], None] = check_wanted
+    """Called before each piece. It may raise to end the export."""
 
     @property
     def group(self) -> Path:
@@ -107,7 +109,7 @@ class Growth:
                 1, PIECE_BYTES // (geometry.height * geometry.width * np.dtype(geometry.dtype).itemsize)
             )
         for first in range(0, self.n_exported, rows):
-            check_wanted()
+            self.check()
             ranks = np.arange(first, min(first + rows, self.n_exported), dtype=np.int64) * self.step
             numbers = runs.frames(ranks)
             yield Piece(
@@ -147,3 +149,8 @@ def utc_text(unix_ms: float | None) -> str:
     return (
         datetime.fromtimestamp(unix_ms / 1e3, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )
+
+
+def plain_text(text: str) -> str:
+    """A user's text without characters that are not printed, which become blanks. HDF5 allows no NUL in a text."""
+    return "".join(char if char.isprintable() else " " for char in text)

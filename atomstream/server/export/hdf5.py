@@ -6,7 +6,7 @@ same library writes it. Nothing is compressed: an export then runs at the speed 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 
 from atomstream.long_names import long_name_of
-from atomstream.server.export.growth import Growth, utc_text
+from atomstream.server.export.careful_file import new_hdf5
+from atomstream.server.export.growth import Growth, plain_text, utc_text
 from atomstream.version import __version__
 
 if TYPE_CHECKING:
@@ -30,16 +31,14 @@ CHUNK_PIXELS: Final = 1 << 20
 
 def write_nexus(growth: Growth, path: Path, *, pixels: bool = True) -> None:
     """Write ``path`` in the NeXus layout: ``/entry/data`` has the frames, ``/entry/results`` the values per frame."""
-    import h5py
-
-    with h5py.File(path, "w", track_order=True) as file:
+    with new_hdf5(path) as (file, target):
         file.attrs["default"] = "entry"
         entry = _group(file, "entry", "NXentry", default="data")
         _describe(growth, entry)
         detector = _group(_group(entry, "instrument", "NXinstrument"), "detector", "NXdetector")
         results = _group(entry, "results", "NXdata", axes=["time"])
         tables = _Tables(growth, results, detector if pixels else None)
-        tables.fill()
+        tables.fill(target.check)
         data = _group(entry, "data", "NXdata")
         data["time"] = results["time"]
         if tables.frames is not None:
@@ -55,12 +54,10 @@ def write_nexus(growth: Growth, path: Path, *, pixels: bool = True) -> None:
 
 def write_netcdf(growth: Growth, path: Path, *, pixels: bool = True) -> None:
     """Write ``path`` as netCDF-4: variables with the dimensions ``time``, ``y``, ``x``, the rest as attributes."""
-    import h5py
-
-    with h5py.File(path, "w", track_order=True) as file:
+    with new_hdf5(path) as (file, target):
         for name, value in _attributes(growth).items():
             file.attrs[name] = value
-        _Tables(growth, file, file if pixels else None).fill()
+        _Tables(growth, file, file if pixels else None).fill(target.check)
         status = growth.status
         parts = {
             "events": status.events,
@@ -82,8 +79,8 @@ class _Tables:
         self._detector = detector if growth.archive.geometry is not None else None
         self.frames: h5py.Dataset | None = None
 
-    def fill(self) -> None:
-        """Make all datasets and write their values."""
+    def fill(self, check: Callable[[], None]) -> None:
+        """Make all datasets and write their values. ``check`` raises if what was written is not on the disk."""
         growth, rows = self._growth, self._growth.n_exported
         columns = growth.columns()
         time = self._dataset("time", np.float64, "s", TIME_NAMES["time"], rows)
@@ -108,6 +105,7 @@ class _Tables:
             if self.frames is not None and piece.frames is not None:
                 self.frames[at:stop] = piece.frames
             at = stop
+            check()
 
     def _dataset(self, name: str, dtype: Any, unit: str, long_name: str, rows: int) -> h5py.Dataset:
         chunks = (min(rows, CHUNK_VALUES),) if rows else None
@@ -136,14 +134,14 @@ def _attributes(growth: Growth) -> dict[str, str | float]:
     metadata = growth.metadata
     named = {"sample": metadata.sample, "project": metadata.project}
     return {
-        "title": metadata.name,
+        "title": plain_text(metadata.name),
         "data_id": metadata.data_id,
         "start_time": utc_text(growth.status.origin_unix_ms),
         "fps": metadata.fps,
         "rotations_per_min": metadata.rotations_per_min,
-        "azimuth": metadata.azimuth_label or "",
-        **{name: one.name for name, one in named.items() if one is not None},
-        "tags": ", ".join(tag.name for tag in metadata.tags),
+        "azimuth": plain_text(metadata.azimuth_label or ""),
+        **{name: plain_text(one.name) for name, one in named.items() if one is not None},
+        "tags": ", ".join(plain_text(tag.name) for tag in metadata.tags),
         "attributes_json": msgspec.json.encode(metadata.attributes).decode(),
         "program": f"atomstream {__version__}",
     }
@@ -165,8 +163,8 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
         {
             "time": ([event.at_s for event in status.events], "s"),
             "time_utc": ([utc_text(event.time_ms_utc) for event in status.events], ""),
-            "kind": ([event.kind for event in status.events], ""),
-            "label": ([event.label for event in status.events], ""),
+            "kind": ([plain_text(event.kind) for event in status.events], ""),
+            "label": ([plain_text(event.label) for event in status.events], ""),
             "value": ([_nan(event.value) for event in status.events], ""),
             "unit": ([event.unit for event in status.events], ""),
             "by": ([event.by for event in status.events], ""),
@@ -179,7 +177,7 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
             "number": ([float(one.number) for one in segments], ""),
             "start": ([_nan(one.start_s) for one in segments], "s"),
             "end": ([_nan(one.end_s) for one in segments], "s"),
-            "label": ([one.label for one in segments], ""),
+            "label": ([plain_text(one.label) for one in segments], ""),
             "growth_rate": ([_nan(one.rate.value) for one in segments], "1/s"),
             "growth_rate_sigma": ([_nan(one.rate.sigma) for one in segments], "1/s"),
             "oscillations": ([_nan(one.counted.value) for one in segments], "1"),
@@ -191,7 +189,8 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
         value = values.create_dataset(name, data=_nan(measurement.value))
         value.attrs["units"] = measurement.unit
         value.attrs["sigma"] = _nan(measurement.sigma)
-        value.attrs["why_undetermined"], value.attrs["note"] = measurement.why, measurement.note
+        value.attrs["why_undetermined"] = plain_text(measurement.why)  # it may have the name of a region
+        value.attrs["note"] = plain_text(measurement.note)
     calibration = _group(entry, "calibration", "NXcollection")
     for name, given in msgspec.to_builtins(status.calibration).items():
         if given is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
-from atomstream.server.export.growth import Growth, Piece
+from atomstream.server.export.growth import Growth, Piece, plain_text
 from atomstream.server.export.table import RATE
 
 FILM_FPS: Final = 25
@@ -42,7 +42,11 @@ def write_tiff(growth: Growth, path: Path) -> None:
             shape=shape,
             dtype=np.dtype(geometry.dtype),
             photometric="minisblack",
-            metadata={"axes": "TYX", "fps": growth.metadata.fps / growth.step, "Name": growth.metadata.name},
+            metadata={
+                "axes": "TYX",
+                "fps": growth.metadata.fps / growth.step,
+                "Name": plain_text(growth.metadata.name),
+            },
             software="atomstream",
         )
 
@@ -102,7 +106,7 @@ class _Film:
         step = max(growth.step, round(growth.metadata.fps / fps) or 1)
         if most is not None:
             step = max(step, -(-stored // most))
-        chosen = Growth(growth.metadata, growth.status, growth.archive, growth.reader, step)
+        chosen = replace(growth, step=step)
         ranks = np.linspace(0, stored - 1, min(stored, _LEVELS_FROM)).astype(int)
         samples = [growth.frame_at(int(rank)) for rank in ranks]
         levels = np.array([np.percentile(one, (1.0, 99.8)) for one in samples if one is not None])

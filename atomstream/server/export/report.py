@@ -5,16 +5,18 @@ All lines are black or grey, so it is right in black and white.
 
 from __future__ import annotations
 
+import io
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from atomstream.results import F64, Event
-from atomstream.server.export.growth import Growth
+from atomstream.server.export.growth import Growth, plain_text
 from atomstream.server.export.table import RATE
 from atomstream.server.live.messages import MeasurementRecord, SegmentRecord
 from atomstream.version import __version__
@@ -23,12 +25,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FONT: Final = "DejaVu Sans"
+"""Comes with matplotlib."""
+
 A4_INCHES: Final = (8.27, 11.69)
 POINTS: Final = 1500
 """Points of a curve; each has the smallest and the largest value of its stretch."""
 
 MOST_ROWS: Final = 22
 """Most rows of a table; the rest is counted in its last line."""
+
+MOST_SEGMENTS: Final = 8
+"""Most rows of the table of segments, which is above that of the events."""
+
+MOST_LABELS: Final = 40
+"""Most marks that have their text in a chart."""
+
+MOST_SPANS: Final = 400
+"""Most segments that are shaded in a chart."""
 
 SEGMENT_COLUMNS: Final = {
     "no.": 0.08,
@@ -66,13 +80,21 @@ def write_report(growth: Growth, path: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = _Curves.of(growth)
-    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+    style: Any = {
+        "font.family": FONT,
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "pdf.fonttype": 42,
+    }
     about = {"Title": _plain(growth.metadata.name), "Creator": f"atomstream {__version__}"}
-    with _STYLE_LOCK, mpl.rc_context(style), PdfPages(path, metadata=about) as pdf:
+    content = io.BytesIO()  # matplotlib would leave a file open that it can't write
+    with _STYLE_LOCK, mpl.rc_context(style), PdfPages(content, metadata=about) as pdf:
         for draw in (_first_page, _second_page):
             figure = Figure(figsize=A4_INCHES)
             draw(figure, growth, curves)
             pdf.savefig(figure)
+    path.write_bytes(content.getbuffer())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +110,7 @@ class _Curves:
         wanted = [
             name for name in ("specular_intensity", RATE, "growth_rate_sigma") if name in growth.columns()
         ]
-        whole = Growth(growth.metadata, growth.status, growth.archive, growth.reader)
+        whole = replace(growth, step=1)
         per_point = max(1, -(-whole.n_exported // POINTS))
         times, low, high = list[F64](), dict[str, list[F64]](), dict[str, list[F64]]()
         for piece in whole.pieces(pixels=False):
@@ -116,6 +138,7 @@ def _first_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
         ("Begin", begin.strftime("%Y-%m-%d %H:%M:%S UTC") if begin else "no frames"),
         ("Length", f"{int(duration // 3600)}:{int(duration // 60) % 60:02d}:{duration % 60:04.1f} (h:m:s)"),
         ("Frames", f"{growth.archive.frames_stored():,} at {metadata.fps:g} frames/s"),
+        ("Stream", metadata.data_id),
         ("Rotation", f"{metadata.rotations_per_min:g} rpm" if metadata.rotations_per_min else "stationary"),
     ]
     _lines(figure, 0.08, 0.90, facts)
@@ -123,13 +146,13 @@ def _first_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
     _lines(figure, 0.50, 0.90, values or [("Results", "none")])
     shared = figure.add_axes((0.10, 0.42, 0.84, 0.22))
     _curve(shared, curves, "specular_intensity", "Specular intensity (counts)")
-    _mark_events(shared, status.events, status.segments)
+    _mark_events(shared, status.events, status.segments, seconds)
     rate = figure.add_axes((0.10, 0.12, 0.84, 0.22), sharex=shared)
     _curve(rate, curves, RATE, "Growth rate (layers/s)")
     if RATE in curves.low and "growth_rate_sigma" in curves.high:
         band = curves.high["growth_rate_sigma"]
         rate.fill_between(curves.time_s, curves.low[RATE] - band, curves.high[RATE] + band, color="0.8", lw=0)
-    _mark_events(rate, status.events, status.segments)
+    _mark_events(rate, status.events, status.segments, seconds)
     rate.set_xlabel("Time from the first frame (s)")
     _foot(figure, 1)
 
@@ -148,17 +171,17 @@ def _second_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
             _clock(one.start_s),
             _clock(one.end_s),
             _plain(one.label, 26),
-            _measurement(one.rate) if one.rate.value is not None else "undetermined",
-            _measurement(one.counted) if one.counted.value is not None else "undetermined",
+            _plain(_measurement(one.rate)) if one.rate.value is not None else "undetermined",
+            _plain(_measurement(one.counted)) if one.counted.value is not None else "undetermined",
         ]
-        for one in growth.status.segments
+        for one in growth.status.segments[:MOST_SEGMENTS]
     ]
-    _table(figure, 0.66, "Segments", SEGMENT_COLUMNS, segments, 8)
+    _table(figure, 0.66, "Segments", SEGMENT_COLUMNS, segments, len(growth.status.segments))
     events = [
-        [_clock(one.time_s), one.by, _plain(one.kind, 18), _plain(_with_value(one), 70)]
-        for one in growth.status.events
+        [_clock(one.time_s), _plain(one.by), _plain(one.kind, 18), _plain(_with_value(one), 70)]
+        for one in growth.status.events[:MOST_ROWS]
     ]
-    _table(figure, 0.40, "Events", EVENT_COLUMNS, events, MOST_ROWS)
+    _table(figure, 0.40, "Events", EVENT_COLUMNS, events, len(growth.status.events))
     _foot(figure, 2)
 
 
@@ -178,16 +201,40 @@ def _curve(axes: Axes, curves: _Curves, name: str, label: str) -> None:
     axes.plot(curves.time_s, (curves.low[name] + curves.high[name]) / 2, color="black", lw=0.8)
 
 
-def _mark_events(axes: Axes, events: list[Event], segments: list[SegmentRecord]) -> None:
-    for number, segment in enumerate(segments):
-        if segment.start_s is not None and segment.end_s is not None and number % 2:
-            axes.axvspan(segment.start_s, segment.end_s, color="0.94", lw=0, zorder=0)
-    for event in events:
-        if event.by == "user" and event.time_s is not None:
-            axes.axvline(event.time_s, color="0.3", lw=0.8, ls="--")
-            axes.text(
-                event.time_s, 1.01, _plain(event.label, 18), transform=axes.get_xaxis_transform(), fontsize=7
-            )
+def _mark_events(axes: Axes, events: list[Event], segments: list[SegmentRecord], seconds: F64) -> None:
+    """Draw the user's marks and every second segment that lie within the chart's times ``seconds``.
+
+    A stream may have 20 000 of them: more than fit beside each other are drawn as lines without their text.
+    """
+    from matplotlib.collections import LineCollection, PolyCollection
+
+    if not len(seconds):
+        return
+    first, last = float(seconds[0]), max(float(seconds[-1]), float(seconds[0]) + 1e-3)
+    axes.set_xlim(first - 0.02 * (last - first), last + 0.02 * (last - first))
+    across = axes.get_xaxis_transform()
+    spans = [
+        (one.start_s, one.end_s)
+        for number, one in enumerate(segments)
+        if number % 2 and one.start_s is not None and one.end_s is not None
+    ]
+    boxes = [((begin, 0.0), (end, 0.0), (end, 1.0), (begin, 1.0)) for begin, end in spans[:MOST_SPANS]]
+    # With autolim these would change the range of the values.
+    shades = PolyCollection(boxes, transform=across, color="0.94", lw=0, zorder=0)
+    axes.add_collection(shades, autolim=False)
+    marks = [
+        (one.time_s, one.label)
+        for one in events
+        if one.by == "user" and one.time_s is not None and first <= one.time_s <= last
+    ]
+    places = np.unique(np.round([(time_s - first) / (last - first) * POINTS for time_s, _ in marks]))
+    lines = first + places / POINTS * (last - first) if len(marks) > MOST_LABELS else [t for t, _ in marks]
+    dashes = LineCollection(
+        [((x, 0.0), (x, 1.0)) for x in lines], transform=across, color="0.3", lw=0.8, ls="--"
+    )
+    axes.add_collection(dashes, autolim=False)
+    for time_s, label in marks if len(marks) <= MOST_LABELS else ():
+        axes.text(time_s, 1.01, _plain(label, 18), transform=across, fontsize=7)
 
 
 def _lines(figure: Figure, left: float, top: float, rows: list[tuple[str, str]]) -> None:
@@ -198,20 +245,20 @@ def _lines(figure: Figure, left: float, top: float, rows: list[tuple[str, str]])
 
 
 def _table(
-    figure: Figure, top: float, title: str, columns: dict[str, float], rows: list[list[str]], most: int
+    figure: Figure, top: float, title: str, columns: dict[str, float], rows: list[list[str]], total: int
 ) -> None:
-    """A table: ``columns`` are the titles and the left edges (0 to 1 of the page)."""
+    """A table of the first ``rows`` of ``total``; ``columns`` are the titles and the left edges (0 to 1)."""
     figure.text(0.08, top, title, fontsize=11, weight="bold", va="top")
     if not rows:
         figure.text(0.08, top - 0.022, "none", color="0.35", va="top")
         return
-    for k, row in enumerate([list(columns), *rows[:most]]):
+    for k, row in enumerate([list(columns), *rows]):
         for x, cell in zip(columns.values(), row, strict=True):
             color = "0.35" if k == 0 else "0"
             figure.text(x, top - 0.024 - 0.0145 * k, cell, fontsize=7.5, color=color, va="top")
-    if len(rows) > most:
-        y = top - 0.024 - 0.0145 * (most + 1)
-        figure.text(0.08, y, f"and {len(rows) - most} more", fontsize=7.5, color="0.35", va="top")
+    if total > len(rows):
+        y = top - 0.024 - 0.0145 * (len(rows) + 1)
+        figure.text(0.08, y, f"and {total - len(rows)} more", fontsize=7.5, color="0.35", va="top")
 
 
 def _foot(figure: Figure, number: int) -> None:
@@ -222,25 +269,40 @@ def _foot(figure: Figure, number: int) -> None:
 def _measurement(one: MeasurementRecord, most: int = 36) -> str:
     """A value with its uncertainty, both rounded to two digits of the uncertainty; or that there is none, and why."""
     if one.value is None:
-        return _plain(f"undetermined: {one.why}" if one.why else "undetermined", most)
-    unit = "" if one.unit == "1" else f" {_plain(one.unit)}"
+        why = f"undetermined: {one.why}" if one.why else "undetermined"
+        return why if len(why) <= most else why[: most - 1].rstrip() + "…"
+    unit = "" if one.unit == "1" else f" {one.unit}"
     return f"{_rounded(one.value, one.sigma)}{unit}"
 
 
 def _rounded(value: float, sigma: float | None) -> str:
     if not sigma:
         return f"{value:.5g}"
-    decimals = max(0, 1 - math.floor(math.log10(sigma)))
+    decimals = min(12, max(0, 1 - math.floor(math.log10(sigma))))
     return f"{value:.{decimals}f} ± {sigma:.{decimals}f}"
 
 
 def _clock(time_s: float | None) -> str:
+    """Minutes and seconds; empty if it is not known. A mark may lie before the first frame."""
     if time_s is None:
         return ""
-    return f"{int(time_s // 60)}:{time_s % 60:04.1f}"
+    tenths = round(abs(time_s) * 10)
+    return f"{'-' * (time_s < 0 and tenths > 0)}{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def _plain(text: Any, most: int = 60) -> str:
-    """A user's text on one line, without the dollar signs that matplotlib would read as formulas."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split()).replace("$", r"\$")
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+    """A user's text on one line, without the dollar signs that matplotlib would read as formulas.
+
+    A character that the report's font does not have, such as a Chinese one, is replaced by a box.
+    """
+    line = " ".join(plain_text(str(text)).split())
+    line = "".join(char if _has_glyph(char) else "\N{WHITE SQUARE}" for char in line)
+    line = line if len(line) <= most else line[: most - 1].rstrip() + "…"
+    return line.replace("$", r"\$")
+
+
+@cache
+def _has_glyph(char: str) -> bool:
+    from matplotlib import font_manager
+
+    return bool(font_manager.get_font(font_manager.findfont(FONT)).get_char_index(ord(char)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from atomstream.results import Event
-from atomstream.server.export.growth import Growth, Piece, utc_text
+from atomstream.server.export.growth import Growth, Piece, plain_text, utc_text
 
 RATE = "growth_rate_ml_s"
 
@@ -80,5 +80,5 @@ def number_text(value: float) -> str:
 
 def safe_text(text: str) -> str:
     """A user's text for a cell. One that a spreadsheet would compute gets an apostrophe in front."""
-    line = " ".join(text.split())
+    line = " ".join(plain_text(text).split())
     return f"'{line}" if line[:1] in {"=", "+", "-", "@"} else line

@@ -14,10 +14,12 @@ from aiohttp import web
 
 from atomstream.errors import ConfigError
 from atomstream.protocol import EXPORT_PATH
+from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.archive.metadata import read_about
-from atomstream.server.context import context_of, results_of
+from atomstream.server.context import ServerContext, context_of, results_of
 from atomstream.server.data_dir import EXPORTS
+from atomstream.server.disk_errors import is_disk_full
 from atomstream.server.export.formats import format_of, write_export
 from atomstream.server.export.growth import Growth
 from atomstream.server.http.access import access
@@ -28,6 +30,14 @@ from atomstream.system.files import LOCAL
 routes = web.RouteTableDef()
 
 MAX_STEP: Final = 1_000_000
+
+_FULL: Final = (
+    "The disk of the server has no room for this export; what was written of it is removed. Stream {} is unchanged. "
+    "Export every n-th frame (step), or the results alone (pixels=0), or make room on the disk."
+)
+
+SMALL_BYTES: Final = 64 << 20
+"""An export up to this length is written as long as it fits onto the disk."""
 
 KEPT_FREE_BYTES: Final = 1 << 30
 """Disk space that an export leaves to running streams."""
@@ -46,15 +56,23 @@ async def export(request: web.Request) -> web.StreamResponse:
     context = context_of(request)
     results = await results_of(request)
     archive = await context.streams.archive(data_id)
-    growth = Growth(read_about(archive.about), await results.status(), archive, ColumnReader(), step)
+    folder = context.settings.data_dir / EXPORTS
+    path = folder / f"{uuid.uuid4()}.{ending}"
+    growth = Growth(
+        read_about(archive.about),
+        await results.status(),
+        archive,
+        ColumnReader(),
+        step,
+        lambda: _check_going_on(context, data_id, path),
+    )
     try:
         form = format_of(ending)
-        folder = context.settings.data_dir / EXPORTS
         pixels = query.get("pixels", "1") != "0"
         await asyncio.to_thread(_check_space, folder, growth, pixels=pixels and form.raw_pixels)
-        path = folder / f"{uuid.uuid4()}.{ending}"
         try:
             await context.readers.exports.run(request, write_export, growth, ending, path, pixels=pixels)
+            context.streams.refuse_deleted(data_id)  # what was read at last may be empty
             # The id only: the stream's name is free text, which may not be valid as a file name.
             name = f'attachment; filename="atomstream-{data_id}.{ending}"'
             with path.open("rb") as file:
@@ -64,6 +82,22 @@ async def export(request: web.Request) -> web.StreamResponse:
                 path.unlink()
     except ConfigError as error:
         raise HttpError(400, str(error)) from None
+    except HttpError:
+        raise
+    except Exception as error:
+        context.streams.refuse_deleted(data_id)  # then its files are gone, whatever the error is
+        if is_disk_full(error):
+            raise HttpError(507, _FULL.format(data_id)) from None
+        raise
+
+
+def _check_going_on(context: ServerContext, data_id: str, path: Path) -> None:
+    """Called before each piece of an export, in its thread. Raises to end it."""
+    check_wanted()
+    context.streams.refuse_deleted(data_id)
+    large = path.exists() and path.stat().st_size > SMALL_BYTES
+    if large and shutil.disk_usage(path.parent).free < KEPT_FREE_BYTES:
+        raise HttpError(507, _FULL.format(data_id))
 
 
 def _check_space(folder: Path, growth: Growth, *, pixels: bool) -> None:

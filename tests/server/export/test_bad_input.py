@@ -1,0 +1,199 @@
+"""Exports of streams with hostile texts, onto full disks, and of streams that are deleted meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import h5py
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import xarray
+
+from atomstream.results import Event
+from atomstream.server.archive.downsampling import ColumnReader
+from atomstream.server.archive.metadata import NamedId, read_about
+from atomstream.server.export.formats import FORMATS, write_export
+from atomstream.server.export.growth import Growth
+from atomstream.server.live.messages import SegmentRecord
+from atomstream.server.routes import export as export_route
+from tests.live_server import LiveServer, Serve
+from tests.wire_client import WireClient, make_frames
+
+HOSTILE = (
+    "\x00\x1b[2J $\\frac{ $ %n {0} {x.__class__} <script>alert(1)</script> 成長 😀 \u202e\ufffe ../../etc/passwd\r\n"
+    "=HYPERLINK(1)"
+)
+ENDINGS = [name for name in FORMATS if name not in ("tif", "nxs")]  # the same as tiff and h5
+MARKS = 5000
+
+
+async def growth_of(server: LiveServer, client: WireClient) -> Growth:
+    """A stream with a few frames as the exports read it."""
+    data_id = await client.create("Growth")
+    await client.send(data_id, 0, make_frames(4))
+    archive = await server.context.streams.archive(data_id)
+    status = await (await server.context.results.of(data_id)).status()
+    return Growth(read_about(archive.about), status, archive, ColumnReader())
+
+
+def hostile(growth: Growth) -> Growth:
+    """The same stream with hostile texts wherever a user may give one, and with thousands of marks and segments."""
+    about = msgspec.structs.replace(
+        growth.metadata,
+        name=HOSTILE,
+        sample=NamedId("s", HOSTILE),
+        project=NamedId("p", HOSTILE),
+        tags=(NamedId("t", HOSTILE),),
+        azimuth_label=HOSTILE,
+        attributes={"camera": HOSTILE},
+    )
+    times = np.linspace(-1e6, 1e6, MARKS - 1).tolist()  # marks may lie before and after the frames
+    marks = [Event(t, HOSTILE[:20], f"={t} {HOSTILE}", by="user", id=str(t)) for t in (*times, 0.01)]
+    segment = msgspec.convert(
+        {
+            "number": 1,
+            "start_s": -5.0,
+            "end_s": 1e9,
+            "label": HOSTILE,
+            "rate": {"value": 1.0, "sigma": 1e-300, "unit": HOSTILE, "why": "", "note": HOSTILE},
+            "cycles": 1.0,
+            "counted": {"value": None, "sigma": None, "unit": "", "why": HOSTILE, "note": ""},
+            "recovery": {"value": None, "sigma": None, "unit": "", "why": HOSTILE, "note": ""},
+        },
+        SegmentRecord,
+    )
+    status = msgspec.structs.replace(
+        growth.status, events=sorted(marks, key=lambda one: one.at_s), segments=[segment] * 1000
+    )
+    return replace(growth, metadata=about, status=status)
+
+
+async def test_hostile_texts(serve: Serve, tmp_path: Path) -> None:
+    """Each format is written and read again; texts are one harmless line, and 5000 marks cost no more than a few."""
+    server = await serve()
+    async with WireClient(server) as client:
+        growth = hostile(await growth_of(server, client))
+        made = {ending: tmp_path / f"growth.{ending}" for ending in ENDINGS}
+        for ending, path in made.items():
+            write_export(growth, ending, path)
+            assert path.stat().st_size > 100, ending
+    with h5py.File(made["h5"]) as file:
+        title, label = file["entry/title"].asstr()[()], file["entry/events/label"].asstr()[0]
+        assert file["entry/events/label"].shape == (MARKS,)
+        assert "成長 😀" in title
+        assert (title + label).isprintable()
+    with xarray.open_dataset(made["nc"], engine="h5netcdf", decode_times=False) as opened:
+        assert opened.attrs["title"].isprintable()
+        assert len(msgspec.json.decode(opened.attrs["events_json"])) == MARKS
+    (mark,) = pd.read_csv(made["csv"])["marks"].dropna()
+    assert mark.startswith("'=")
+    assert mark.isprintable()
+    with tifffile.TiffFile(made["tiff"]) as stack:
+        assert stack.asarray().shape == (4, *make_frames(4).shape[1:])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
+async def test_each_format_on_a_full_disk(serve: Serve, tmp_path: Path) -> None:
+    """The error is that of the disk. HDF5 closes its file in spite of it: else it would crash the process later."""
+    server = await serve()
+    async with WireClient(server) as client:
+        growth = await growth_of(server, client)
+    for ending in ENDINGS:
+        path = tmp_path / f"growth.{ending}"
+        path.symlink_to("/dev/full")
+        with pytest.raises(OSError, match="No space left on device") as failed:
+            write_export(growth, ending, path)
+        assert failed.value.errno == errno.ENOSPC
+
+
+async def test_an_export_leaves_room(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export ends with a sentence, and its part is removed, before the disk is full and when it is."""
+    server = await serve()
+    exports = server.data_dir / "exports"
+    async with WireClient(server) as client:
+        data_id = (await growth_of(server, client)).metadata.data_id
+        path = f"/rheed/stream/{data_id}/export"
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(export_route, "write_export", fail)
+            status, reply = await client.ask("GET", f"{path}?to=csv")
+        assert status == 507
+        assert f"Stream {data_id} is unchanged" in reply["detail"]
+        with monkeypatch.context() as patch:
+            patch.setattr(export_route, "SMALL_BYTES", -1)
+            patch.setattr(export_route, "KEPT_FREE_BYTES", 1 << 60)
+            status, reply = await client.ask("GET", f"{path}?to=csv")
+        assert status == 507
+        assert "no room for this export" in reply["detail"]
+        assert list(exports.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["csv", "h5", "mp4", "pdf"])
+async def test_a_stream_that_is_deleted_while_it_is_exported(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """The export ends with 410, and leaves nothing. Nothing of the server is in the way of the next one."""
+    server = await serve()
+    reached, go = threading.Event(), threading.Event()
+    check = export_route._check_going_on
+
+    noticed = threading.Event()
+
+    def held(*arguments: Any) -> None:
+        reached.set()
+        assert go.wait(60.0)
+        if noticed.is_set():
+            check(*arguments)
+
+    monkeypatch.setattr(export_route, "_check_going_on", held)
+    async with WireClient(server) as client:
+        for noted in (True, False):  # before a piece; and not before the files are gone, while it is read
+            (noticed.set if noted else noticed.clear)()
+            data_id = (await growth_of(server, client)).metadata.data_id
+            reached.clear()
+            go.clear()
+            asked = asyncio.create_task(client.ask("GET", f"/rheed/stream/{data_id}/export?to={ending}"))
+            await asyncio.to_thread(reached.wait, 60.0)
+            assert (await client.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 200
+            await server.context.deletion.wait()
+            go.set()
+            status, reply = await asked
+            assert (status, "was deleted" in reply["detail"]) == (410, True)
+        assert list((server.data_dir / "exports").iterdir()) == []
+
+
+async def test_a_stream_that_is_deleted_while_it_is_shown(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The live picture of a deleted stream ends; later requests of the page are answered with 410, without a log."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = (await growth_of(server, client)).metadata.data_id
+        url = f"{server.url}/dashboard/streams/{data_id}/pictures"
+        async with client.session.ws_connect(url) as shown:
+            await shown.send_str("{}")
+            assert (await shown.receive()).type is aiohttp.WSMsgType.BINARY
+            await shown.send_str("{}")
+            assert (await client.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 200
+            while (await shown.receive()).type is aiohttp.WSMsgType.BINARY:
+                await shown.send_str("{}")
+            assert shown.close_code == aiohttp.WSCloseCode.GOING_AWAY
+        for path in ("picture", "series?name=specular_intensity", "status"):
+            status, _ = await client.ask("GET", f"/dashboard/streams/{data_id}/{path}")
+            assert status == 410, path
+    assert [
+        record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")
+    ] == []
