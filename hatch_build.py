@@ -58,7 +58,9 @@ class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg] # hatchli
             subprocess.run([*command, "docs", f"{self._folder.name}/html"], cwd=self.root, check=True)
             include[f"{self._folder.name}/html"] = f"{TARGET}/html"
         elif self.target_name == "sdist" or os.environ.get(SWITCH) == "1":
-            raise RuntimeError(f"The documentation can't be built here: {', '.join(missing)} are not installed.")
+            raise RuntimeError(
+                f"The documentation can't be built here: {', '.join(missing)} are not installed."
+            )
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Called by hatchling when the file is written."""

@@ -294,10 +294,12 @@ async def live_pictures(request: web.Request) -> web.StreamResponse:
     A browser asks for the next image after it has drawn the last one, so a slow browser gets fewer images and
     none are queued. A new request replaces one that was not answered yet.
     """
-    source, pictures = await source_of(request), context_of(request).readers.pictures
+    source, context, data_id = await source_of(request), context_of(request), request.match_info["data_id"]
+    pictures = context.readers.pictures
     async with open_socket(request) as socket:
 
         def draw(shown: int, wanted: ImageRequest) -> Awaitable[Picture | None]:
+            context.streams.refuse_deleted(data_id)
             return pictures.run(request, source.next, shown, wanted.angle_deg, wanted.root)
 
         subscriber, reply = ImageSubscriber(socket, draw), None
@@ -346,7 +348,9 @@ class ImageSubscriber:
         """Send the next image as soon as there is a new one, at most one per ``PICTURE_S``."""
         await asyncio.sleep(max(0.0, self._sent_at + PICTURE_S - time.monotonic()))
         # Polling: the next frame depends on the time, not only on new chunks.
-        while (picture := await self._next(wanted)) is None:  # noqa: ASYNC110
+        while (picture := await self._next(wanted)) is None:
+            if self._socket.closed:
+                return
             await asyncio.sleep(IDLE_S)
         self._shown, self._sent_at = picture.frame, time.monotonic()
         # A browser that disconnected is no error; the loop that reads its messages ends.
@@ -356,8 +360,10 @@ class ImageSubscriber:
     async def _next(self, wanted: ImageRequest) -> Picture | None:
         try:
             return await self._draw(self._shown, wanted)
-        except HttpError:  # too many pages at once; this one asks again
-            return None
+        except HttpError as error:
+            if error.status == 410:
+                await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the stream was deleted")
+            return None  # else too many pages at once; this one asks again
         except (ShardError, OSError) as error:
             # The page keeps its last image.
             log.warning("an image of a stream could not be read: %s", error)
