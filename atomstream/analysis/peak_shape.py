@@ -28,7 +28,24 @@ class Width:
     height: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PeakFit:
+    """A fitted streak: ``centre`` with ``sigma`` in px, its ``width``, and the ``curve`` (n,) from ``first`` on."""
+
+    centre: float
+    sigma: float
+    width: Width
+    first: int
+    curve: F64
+
+
 def fit_width(profile: F64, centre: float, fwhm: float, reach: float | None = None) -> Width | None:
+    """The width of :func:`fit_peak`."""
+    fit = fit_peak(profile, centre, fwhm, reach)
+    return None if fit is None else fit.width
+
+
+def fit_peak(profile: F64, centre: float, fwhm: float, reach: float | None = None) -> PeakFit | None:
     """Fit one streak of a profile (W,) near ``centre`` (px); None if the fit is implausible.
 
     ``fwhm`` (px) is a guess; ``reach`` (px) limits the fitted half range, to exclude a neighbouring streak.
@@ -57,7 +74,9 @@ def fit_width(profile: F64, centre: float, fwhm: float, reach: float | None = No
     lorentz, gauss = split_widths(total, share)
     slope = (split_widths(total, min(1.0, share + 0.01))[0] - lorentz) / 0.01
     lorentz_sigma = math.hypot(lorentz / total * sigma, slope * share_sigma)
-    return Width(total, sigma, lorentz, lorentz_sigma, gauss, found[3] * scale)
+    width = Width(total, sigma, lorentz, lorentz_sigma, gauss, found[3] * scale)
+    centre_sigma = math.sqrt(max(0.0, covariance[0, 0] * variance))
+    return PeakFit(centre + float(found[0]), centre_sigma, width, first, scale * _model(found, x))
 
 
 def split_widths(total: float, share: float) -> tuple[float, float]:

@@ -118,6 +118,8 @@ READS = {
     "GET /dashboard/problems",
     "GET /dashboard/streams/{data_id}",
     "GET /dashboard/streams/{data_id}/picture",
+    "GET /dashboard/streams/{data_id}/profile",
+    "GET /dashboard/streams/{data_id}/spectrum",
     "GET /dashboard/streams/{data_id}/pictures",
     "GET /dashboard/streams/{data_id}/series",
 }

@@ -13,6 +13,7 @@ from aiohttp import web
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.context import ServerContext
 from atomstream.server.dashboard import (
+    curves,
     images,
     oidc_sign_in,
     pages,
@@ -39,6 +40,7 @@ ROUTES: Final = (
     *streams.routes,
     *problems.routes,
     *series.routes,
+    *curves.routes,
     *images.routes,
 )
 

@@ -225,10 +225,13 @@ class PictureSource:
         frames = self._archive.frames(frame, frame + 1)
         if not frames.size:
             return None
-        time_s = float(self._reader.values(self._columns / "time", frame, frame + 1)[0])
-        made = make_picture(frame, time_s, frames[0], self._level, root=root)
+        made = make_picture(frame, self.time_of(frame), frames[0], self._level, root=root)
         self._level = made.level
         return made
+
+    def time_of(self, frame: int) -> float:
+        """The capture time of a frame in s; NaN if it has none."""
+        return float(self._reader.values(self._columns / "time", frame, frame + 1)[0])
 
     def frame_at(self, time_s: float) -> int:
         """Index of the stored frame that is nearest to ``time_s``; of the newest one for infinity."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ routes = web.RouteTableDef()
 
 READER = web.AppKey("dashboard_reader", ColumnReader)
 MAX_POINTS = 4000
-MAX_NAMES = 16
+MAX_NAMES = 72
+"""All boxes of a stream (at most 64), and some results beside them."""
 DIGITS = 7
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -42,14 +44,14 @@ async def series(request: web.Request) -> web.Response:
     points = int(number(query, "points", 1000, 2, MAX_POINTS))
     archive = await context.streams.archive(request.match_info["data_id"])
     group, n_frames = archive.folder / "frames.zarr", archive.n_frames()
-    span = _span(query)
+    span = span_of(query)
     reader = request.app[READER]
     return await context.readers.series.run(
         request, lambda: json_reply(_collect(reader, group, n_frames, names, span, points))
     )
 
 
-def _span(query: MultiMapping[str]) -> tuple[float, float, float | None]:
+def span_of(query: MultiMapping[str]) -> tuple[float, float, float | None]:
     """The requested first and last second, and the number of last seconds if that was given instead."""
     last = number(query, "last", 60.0, 1e-3, 1e9) if "last" in query else None
     return (number(query, "from", -math.inf, -1e12, 1e12), number(query, "to", math.inf, -1e12, 1e12), last)
@@ -63,17 +65,9 @@ def _collect(
     span: tuple[float, float, float | None],
     points: int,
 ) -> dict[str, Any]:
-    # All positions count only the files that exist, see ColumnReader.values.
-    files = column_files(group / "time")
-    n_values = _places(files, n_frames)
-    clock, first_s, end_s = reader.buckets(group / "time", 0, n_values, FINE, files), span[0], span[1]
-    ends = latest_so_far(clock.high)
-    if span[2] is not None and len(ends):
-        first_s = float(ends[-1]) - span[2]
-    start, stop = frame_range(ends, n_values, first_s, end_s)
-    size, start = fitting(start, stop, points)
-    times = reader.buckets(group / "time", start, stop, size, files).mean
-    order = in_order(times)
+    found = find_range(reader, group, n_frames, span, points)
+    files, start, stop, size = found.files, found.start, found.stop, found.size
+    order, ends = in_order(found.times), found.ends
     columns: dict[str, Any] = {}
     for name in names:
         sums = reader.buckets(group / name, start, stop, size, files)
@@ -85,11 +79,48 @@ def _collect(
         "to_frame": _frame(files, stop - 1) + 1 if stop > start else _frame(files, start),
         "n_frames": n_frames,
         "bucket": size,
-        "begin_s": float(np.nanmin(clock.low)) if len(ends) and math.isfinite(ends[-1]) else None,
+        "begin_s": found.begin_s if len(ends) and math.isfinite(ends[-1]) else None,
         "end_s": float(ends[-1]) if len(ends) and math.isfinite(ends[-1]) else None,
-        "t": brief(times[order], 9),
+        "t": brief(found.times[order], 9),
         "series": columns,
     }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundRange:
+    """Positions ``start`` to ``stop`` in the ``files`` of a column, in buckets of ``size`` values at ``times`` (B,) s.
+
+    The range begins at or before ``first_s`` and ends at or after ``last_s``, which were asked for. ``ends`` are the
+    latest times up to each bucket of ``FINE`` of the whole stream, which begins at ``begin_s``.
+    """
+
+    files: list[int]
+    start: int
+    stop: int
+    size: int
+    times: F64
+    first_s: float
+    last_s: float
+    ends: F64
+    begin_s: float
+
+
+def find_range(
+    reader: ColumnReader, group: Path, n_frames: int, span: tuple[float, float, float | None], points: int
+) -> FoundRange:
+    """The buckets, at most ``points``, that cover a range of :func:`span_of`. It blocks."""
+    # All positions count only the files that exist, see ColumnReader.values.
+    files = column_files(group / "time")
+    n_values = _places(files, n_frames)
+    clock, first_s, end_s = reader.buckets(group / "time", 0, n_values, FINE, files), span[0], span[1]
+    ends = latest_so_far(clock.high)
+    if span[2] is not None and len(ends):
+        first_s = float(ends[-1]) - span[2]
+    start, stop = frame_range(ends, n_values, first_s, end_s)
+    size, start = fitting(start, stop, points)
+    times = reader.buckets(group / "time", start, stop, size, files).mean
+    begin_s = float(np.fmin.reduce(clock.low, initial=math.inf))
+    return FoundRange(files, start, stop, size, times, first_s, end_s, ends, begin_s)
 
 
 def _places(files: list[int], n_frames: int) -> int:

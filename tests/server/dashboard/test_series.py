@@ -63,6 +63,43 @@ async def test_series_of_a_time_range(client: WireClient, server: LiveServer) ->
     assert fine["series"]["some_trace"]["mean"][-1] == 199.0
 
 
+async def test_the_spectrum_of_a_trace(client: WireClient, server: LiveServer) -> None:
+    """The amplitude of an oscillation is at its frequency, over the range asked for; too little has a reason."""
+    data_id, _ = await send_chunks(client, list(range(50)))
+    trace = 100.0 + 3.0 * np.sin(2 * np.pi * 12.0 * np.arange(200.0) / FPS)
+    (await server.context.streams.archive(data_id)).write_values("some_trace", 0, trace, "time", {})
+    path = f"/dashboard/streams/{data_id}/spectrum?name=some_trace"
+    status, whole = await client.ask("GET", f"{path}&name=nothing")
+    assert status == 200
+    found = whole["series"]["some_trace"]
+    best = int(np.argmax(found["amplitude"]))
+    assert found["frequency"][best] == pytest.approx(12.0, abs=0.3)
+    assert found["amplitude"][best] == pytest.approx(3.0, rel=0.05)
+    assert found["resolution"] == pytest.approx(FPS / 200, rel=0.05)
+    assert "too few" in whole["series"]["nothing"]["why"]
+    _, part = await client.ask("GET", f"{path}&from=0.5&to=1")
+    assert (part["from_s"], part["to_s"]) == (pytest.approx(0.5, abs=0.01), pytest.approx(1.0, abs=0.01))
+
+
+async def test_the_profile_of_a_region(client: WireClient) -> None:
+    """The mean over a box's height, one value for each px, with its fitted peak; an unknown line gets a 404."""
+    streak = 20.0 + 150.0 * np.exp(-4 * np.log(2) * ((np.arange(64) - 31.4) / 8.0) ** 2)
+    frames = np.tile(np.round(streak).astype(np.uint8), (CHUNK, 24, 1))
+    data_id = await client.create()
+    stamps = {"start_unix_ms_utc": str(START_MS), "end_unix_ms_utc": str(START_MS + 33)}
+    assert (await client.send(data_id, 0, frames, **stamps))[0] == 200
+    box = {"type": "box", "name": "b", "x": 32, "y": 12, "width": 41, "height": 3}
+    assert (await client.ask("PUT", f"/rheed/stream/{data_id}/regions", {"regions": [box]}))[0] == 200
+    status, found = await client.ask("GET", f"/dashboard/streams/{data_id}/profile?line=b")
+    assert (status, found["frames"]) == (200, CHUNK)
+    np.testing.assert_allclose(found["values"], frames[0, 12, 12:53], rtol=1e-3)
+    (peak,) = found["peaks"]
+    assert peak["centre"] == pytest.approx(31.4 - 12, abs=0.1)
+    assert peak["fwhm"] == pytest.approx(8.0, rel=0.03)
+    assert len(peak["curve"]) <= 41 - peak["first"]
+    assert (await client.ask("GET", f"/dashboard/streams/{data_id}/profile?line=c"))[0] == 404
+
+
 async def test_missing_frames_are_not_on_the_axis(client: WireClient) -> None:
     """Missing frames have no time; missing values are null."""
     data_id, _ = await send_chunks(client, [0, 3])
@@ -93,7 +130,7 @@ async def test_a_stream_without_frames(client: WireClient) -> None:
         "from=x",
         "last=-1",
         "name=A",
-        "&".join(f"name=n{k}" for k in range(17)),
+        "&".join(f"name=n{k}" for k in range(73)),
     ],
 )
 async def test_invalid_queries_are_refused(client: WireClient, query: str) -> None:
@@ -106,7 +143,7 @@ async def test_invalid_queries_are_refused(client: WireClient, query: str) -> No
 
 async def test_unknown_streams(client: WireClient) -> None:
     """Each request about an unknown stream gets a 404."""
-    for what in ("", "/series", "/picture", "/pictures"):
+    for what in ("", "/series", "/spectrum", "/profile", "/picture", "/pictures"):
         status, _ = await client.ask("GET", f"/dashboard/streams/00000000-0000-4000-8000-000000000000{what}")
         assert status == 404
 

@@ -64,14 +64,18 @@ export class Series extends EventTarget {
   }
 
   query() {
-    const query = new URLSearchParams(this.names.map((name) => ["name", name]));
-    query.set("points", String(this.points));
-    const { view } = this;
-    if (view.follow && Number.isFinite(view.last)) query.set("last", String(view.last));
-    else if (!view.follow) {
-      query.set("from", String(view.from));
-      query.set("to", String(view.to));
-    }
-    return query;
+    return rangeQuery(this.view, this.names, this.points);
   }
+}
+
+/** The query of these results over the range that the charts show. */
+export function rangeQuery(view, names, points) {
+  const query = new URLSearchParams(names.map((name) => ["name", name]));
+  query.set("points", String(points));
+  if (view.follow && Number.isFinite(view.last)) query.set("last", String(view.last));
+  else if (!view.follow) {
+    query.set("from", String(view.from));
+    query.set("to", String(view.to));
+  }
+  return query;
 }

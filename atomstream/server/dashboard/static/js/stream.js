@@ -26,6 +26,7 @@ import { Series } from "./series.js";
 import { SignalLanes } from "./signals.js";
 import { setUpTheme } from "./theme.js";
 import { TimeRange } from "./time_range.js";
+import { Traces } from "./traces.js";
 import { Waterfall } from "./waterfall.js";
 import { Zoom } from "./zoom.js";
 
@@ -48,6 +49,7 @@ const tiles = new Values();
 const events = new Events(view, ({ time_s: at }) => showMoment(at));
 const segments = new Segments(({ start_s: from, end_s: to }) => view.show(from, to));
 const waterfall = new Waterfall(dataId, view);
+const traces = new Traces(dataId, view, { values: () => state.analysis?.values ?? {}, shownTime: () => picture.frozen });
 const health = new Health();
 const manage = new Manage(dataId, () => state.info, () => refreshInfo());
 const reanalysis = new Reanalysis(dataId, () => feed.open());
@@ -351,6 +353,7 @@ view.addEventListener("change", showRange);
 regions.addEventListener("change", () => {
   charts.fillChoices(Object.entries(regions.columns).map(([name, column]) => [visible(name), column]));
   waterfall.setLines(regions.own);
+  traces.setRegions(regions.columns, regions.own);
 });
 document.addEventListener("keydown", (event) => {
   if (isTyping(event) || event.shiftKey) return;
@@ -367,6 +370,8 @@ setUpTheme(() => {
   lanes.rebuild();
   lanes.requestSoon();
   waterfall.soon();
+  traces.chart.shape = "";
+  traces.redraw();
 });
 setUpDrawer(byId("health-button"), byId("health"), refreshInfo);
 setUpDrawer(byId("more-button"), byId("more"));
