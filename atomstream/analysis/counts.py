@@ -62,7 +62,9 @@ class Counts:
     def begin_mark(self, time_s: float) -> None:
         """Begin the count since the user's last mark at ``time_s`` (s). A mark before the last one changes nothing."""
         if time_s >= self.mark.start_s:
-            self.mark = self.total.since(time_s) if time_s < self.total.ended_s else LayerCounter(time_s)
+            # What grew after a mark that comes late may be more than the next fit covers.
+            is_late = time_s < self.total.phase_time_s and self.total.has_count
+            self.mark = self.total.since(time_s) if is_late else LayerCounter(time_s)
 
     def remove_mark(self, time_s: float, earlier_s: float | None) -> None:
         """Remove the mark at ``time_s`` (s): if it is the last one, count since ``earlier_s``, None: from the start."""

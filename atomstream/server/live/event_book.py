@@ -172,11 +172,21 @@ class EventBook:
         at = history.index(entry)
         return history[at - 1] if at else None
 
+    def _sent_before(self, entry: EventState) -> EventState | None:
+        """What an analyzer knows of the event when the entry comes: corrections that do not matter are not sent."""
+        known: EventState | None = None
+        for state in self.history(entry.id):
+            if state == entry:
+                break
+            if known is None or matters(known, state):
+                known = state
+        return known
+
     def for_analysis(self, entry: EventState, origin_ms: float) -> TimedEvent | CorrectedEvent | None:
         """What an analyzer needs of an entry; None if it needs nothing."""
         if not self.holds(entry):
             return None
-        before = self.before(entry)
+        before = self._sent_before(entry)
         after = None if entry.deleted else timed(entry, origin_ms)
         if before is None or before.deleted:
             return after

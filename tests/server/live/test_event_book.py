@@ -77,6 +77,19 @@ def test_the_second_correction_of_a_version_is_refused() -> None:
         book.correction("b", 1, EventChanges())
 
 
+def test_an_analyzer_is_sent_what_it_knows() -> None:
+    """A renamed note changes nothing for it: when the note is deleted, it is named as it was sent."""
+    book = EventBook()
+    book.note(FIRST)
+    for changes in (EventChanges(label="x"), EventChanges(kind="temperature"), EventChanges(deleted=True)):
+        entry = book.correction("a", len(book.history("a")), changes)
+        assert entry is not None
+        book.note(entry)
+    needed = [book.for_analysis(state, 0.0) for state in book.history("a")]
+    first = TimedEvent("note", "Ga opne", None, 1.0, "a")
+    assert needed == [first, None, None, CorrectedEvent(first, None)]
+
+
 def test_a_deleted_event_comes_back() -> None:
     """With all that it had, in its place; an analyzer gets it as a new one."""
     book = EventBook()
