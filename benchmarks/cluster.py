@@ -1,8 +1,9 @@
 """Table of faults of a whole cluster on this machine: ``python -m benchmarks.cluster [--times N] [ROW ...]``.
 
 Two servers, two analysis processes, NATS, S3 (SeaweedFS) and PostgreSQL, each killed by SIGKILL ``--times`` times while
-two clients stream, and analysis processes that are frozen for 6 s. Afterwards each stored frame is compared with what
-was sent, and each result with that of a process that nobody disturbs. The exit code is 1 if anything differs.
+two clients stream, and analysis processes that are frozen for 6 s; then a service that is away, or does not answer, for
+30 s. Afterwards each stored frame is compared with what was sent, and each result with that of a process that nobody
+disturbs. The exit code is 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import signal
 import tempfile
 from pathlib import Path
 
-from tests.cluster.kill_rig import CHUNK, FPS, KINDS, Outcome, Rig, running_cluster
+from tests.cluster.kill_rig import CHUNK, FPS, KINDS, OUTAGE_S, OUTAGES, Outcome, Rig, running_cluster
 
 HEADS = (
     *("part", "times", "frames", "lost", "altered", "no result", "doubled", "gaps", "differing", "refused"),
-    *("longest hole s", "results after end s"),
+    *("longest hole s", "results after end s", "caught up s"),
 )
 SECONDS_EACH = 10.0
 
@@ -28,12 +29,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rows", nargs="*", choices=[[], *KINDS], help="parts; all of them by default")
+    rows = [*KINDS, *OUTAGES]
+    parser.add_argument("rows", nargs="*", choices=[[], *rows], help="parts; all of them by default")
     parser.add_argument("--times", type=int, default=5, help="kills of each part")
     parser.add_argument("--streams", type=int, default=2, help="streams at the same time")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is stopped in that case too
-    return asyncio.run(_run(asked.rows or KINDS, asked.times, asked.streams))
+    return asyncio.run(_run(asked.rows or rows, asked.times, asked.streams))
 
 
 async def _run(rows: list[str] | tuple[str, ...], times: int, n_streams: int) -> int:
@@ -44,8 +46,9 @@ async def _run(rows: list[str] | tuple[str, ...], times: int, n_streams: int) ->
         os.chmod(name, 0o755)  # PostgreSQL may run as another user
         async with running_cluster(folder / "cluster") as cluster:
             for row in ("none", *rows):
-                faults = [] if row == "none" else [row] * times
-                n_chunks = max(6, int(SECONDS_EACH * (len(faults) + 1) * FPS / CHUNK))
+                faults = [] if row == "none" else [row] * (1 if row in OUTAGES else times)
+                seconds = SECONDS_EACH * (len(faults) + 1) + (3 * OUTAGE_S if row in OUTAGES else 0.0)
+                n_chunks = max(6, int(seconds * FPS / CHUNK))
                 outcome = await Rig(cluster, n_streams, n_chunks).run(faults, folder / row.replace(" ", "-"))
                 bad += not outcome.clean
                 print(_line(_cells(row, len(faults), n_streams * n_chunks * CHUNK, outcome)), flush=True)
@@ -54,7 +57,7 @@ async def _run(rows: list[str] | tuple[str, ...], times: int, n_streams: int) ->
 
 def _cells(row: str, times: int, n_frames: int, outcome: Outcome) -> list[str]:
     counts = (outcome.lost, outcome.altered, outcome.without_result, outcome.doubled, outcome.gaps)
-    more = (outcome.differing, outcome.refused, outcome.hole_s, outcome.after_end_s)
+    more = (outcome.differing, outcome.refused, outcome.hole_s, outcome.after_end_s, outcome.caught_up_s)
     return [row, str(times), str(n_frames), *map(str, counts), *map(str, more)]
 
 

@@ -43,7 +43,7 @@ class LocalCluster:
             for k in range(1, servers + 1)
         ]
         workers = max(1, usable_cores() // max(1, analysts))  # all of them are on this computer
-        limits = ["--limit", f"analysis_workers={workers}"]
+        limits = ["--limit", f"analysis_workers={workers}", "--log-level", "info"]
         self.analysts = [
             AnalystNode(f"analyst {k}", self.folder / f"analyst-{k}", [*services, *limits], environment)
             for k in range(1, analysts + 1)

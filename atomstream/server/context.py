@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -18,7 +19,7 @@ from atomstream.server.http.upload_urls import UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.people.rights import Principal
-from atomstream.server.ports.placement import Notice, Placement
+from atomstream.server.ports.placement import Notice
 from atomstream.server.retention.retention import Retention
 from atomstream.server.settings import ServerSettings
 from atomstream.server.signals.beside_frames import BesideFrames
@@ -28,6 +29,9 @@ from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
 from atomstream.server.streams.registry import StreamRegistry, unknown_stream
 from atomstream.server.streams.signals import ServerSignals
+
+if TYPE_CHECKING:
+    from atomstream.server.ports.patient_announcer import PatientAnnouncer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class ServerContext:
     retention: Retention
     certificate: ServerCertificate | None
     documents: Documents
-    placement: Placement | None = None
+    announcer: PatientAnnouncer | None = None
     """Delivers notices to the processes that analyse; None where this server does so itself."""
 
     async def announce(self, notice: Notice) -> None:
@@ -61,8 +65,8 @@ class ServerContext:
         Raises:
             BusUnavailableError: the bus does not answer; announce it again.
         """
-        if self.placement is not None:
-            await self.placement.announce(notice)
+        if self.announcer is not None:
+            await self.announcer.announce(notice)
 
 
 CONTEXT = web.AppKey("context", ServerContext)

@@ -40,7 +40,7 @@ from atomstream.system.files import load_or_make_secret
 from atomstream.system.log_privacy import get_logger
 
 if TYPE_CHECKING:
-    from atomstream.server.ports.placement import Placement
+    from atomstream.server.ports.patient_announcer import PatientAnnouncer
     from atomstream.server.ports.store import Store
     from atomstream.server.postgres.postgres import Postgres
 
@@ -115,7 +115,7 @@ async def _open_results(
     signals: ServerSignals,
     measurements: Measurements,
     store: Store | None,
-) -> tuple[ResultsManager, Placement | None]:
+) -> tuple[ResultsManager, PatientAnnouncer | None]:
     """The results of all streams; with a message bus those that other processes make."""
     most, note = handle_shares(settings).streams, measurements.result_delay.note
     if settings.bus is None:
@@ -123,13 +123,16 @@ async def _open_results(
     # Imported here: a server that analyses itself needs none of it.
     from atomstream.server.cluster import joined_cluster
     from atomstream.server.live.replica_manager import ReplicaManager
+    from atomstream.server.ports.patient_announcer import PatientAnnouncer
 
     assert store is not None
     cluster = await stack.enter_async_context(joined_cluster(settings, store))
     results = ReplicaManager(settings, streams, signals, most, note_delay=note)
     results.logs, results.announce = cluster.logs, cluster.placement.announce
     stack.callback(cluster.placement.listen(results.noticed))
-    return results, cluster.placement
+    announcer = PatientAnnouncer(cluster.placement)
+    at_the_end(stack, "announcing chunks", announcer.close)
+    return results, announcer
 
 
 def _signals(settings: ServerSettings, store: Store | None) -> SignalRegistry:
@@ -182,7 +185,7 @@ async def open_parts(
     ingest = Ingest(settings)
     at_the_end(stack, "ending the uploads", ingest.close)
     measurements = Measurements()
-    results, placement = await _open_results(settings, stack, streams, signals, measurements, store)
+    results, announcer = await _open_results(settings, stack, streams, signals, measurements, store)
     at_the_end(stack, "ending the analyses", results.close)
     tool_signals = _signals(settings, store)
     at_the_end(stack, "closing the signals", tool_signals.close)
@@ -220,5 +223,5 @@ async def open_parts(
         retention=retention,
         certificate=certificate,
         documents=documents,
-        placement=placement,
+        announcer=announcer,
     )

@@ -139,7 +139,7 @@ async def _start_sync(store: Store, context: ServerContext, stack: AsyncExitStac
         context.tool_signals.refresh,
         searches=not context.documents.is_shared,
         cache_bytes=context.settings.cache_bytes,
-        copies=context.placement is None,
+        copies=context.announcer is None,
     )
     at_the_end(stack, "copying to the store", sync.close)
     task = asyncio.create_task(sync.run(), name="atomstream store")

@@ -48,16 +48,19 @@ START_MS: Final = 1_735_689_600_000.0
 FROZEN_S: Final = 6.0
 """Longer than a pin of 3 s: the frozen process' streams are given to another one."""
 DOWN_S: Final = 1.0
+OUTAGE_S: Final = 30.0
 LIMIT_S: Final = 180.0
 """Longest wait for results, on a busy machine."""
 KINDS: Final = ("server", "analyst", "nats", "s3", "postgres", "frozen analyst")
+OUTAGES: Final = ("nats away", "s3 away", "postgres away", "s3 frozen", "nats frozen")
+"""A service that does not run, or does not answer, for ``OUTAGE_S``."""
 
 Frames = npt.NDArray[np.uint8]
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What was counted; all but the last three must be 0."""
+    """What was counted; all but the times must be 0."""
 
     lost: int = 0
     altered: int = 0
@@ -68,6 +71,8 @@ class Outcome:
     refused: int = 0
     hole_s: float = 0.0
     after_end_s: float = 0.0
+    caught_up_s: float = 0.0
+    """From the end of an outage until there were results of all that had been sent by then."""
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -130,6 +135,8 @@ class Rig:
         """Frames of each stream up to which there were results."""
         self._came = asyncio.Event()
         self._turn: Counter[str] = Counter()
+        self._sent = 0
+        self._caught_up_s = 0.0
 
     async def run(self, faults: Sequence[str], folder: Path, pace: float = 1.0) -> Outcome:
         """Send all streams at ``pace`` times their own rate; the faults happen one after another meanwhile."""
@@ -189,11 +196,13 @@ class Rig:
         out.after_end_s = round(max(at[-1] for at in self._seen_at.values()) - ended, 1)
         holes = [b - a for at in self._seen_at.values() for a, b in itertools.pairwise(at)]
         out.hole_s = round(max(holes, default=0.0), 1)
+        out.caught_up_s = round(self._caught_up_s, 1)
 
     async def _push(self, streamer: AsyncRHEEDStreamer, index: int) -> None:
         for data_id, frames in zip(self._ids, self._films, strict=True):
             at = START_MS + 1000.0 * index * CHUNK / FPS
             await streamer.push(data_id, index, frames[index * CHUNK : (index + 1) * CHUNK], at)
+        self._sent = index + 1
 
     async def _analysed(self, index: int) -> None:
         """Return when the feeds of all streams have had the results of this chunk."""
@@ -205,13 +214,16 @@ class Rig:
     # -- faults ------------------------------------------------------------------------------------------
 
     async def _break(self, faults: Sequence[str], seconds: float) -> None:
-        pause = seconds / (len(faults) + 1)
+        pause = (seconds - OUTAGE_S * sum(fault in OUTAGES for fault in faults)) / (len(faults) + 1)
         for fault in faults:
             await asyncio.sleep(pause)
             await self._cause(fault)
 
     async def _cause(self, fault: str) -> None:
         part = self._part(fault)
+        if fault in OUTAGES:
+            await self._outage(part, frozen=fault.endswith("frozen"))
+            return
         if fault == "frozen analyst":
             part.pause()
             await asyncio.sleep(FROZEN_S)
@@ -220,6 +232,14 @@ class Rig:
         await asyncio.to_thread(part.kill)
         await asyncio.sleep(DOWN_S)
         await asyncio.to_thread(part.start)
+
+    async def _outage(self, part: Engine, *, frozen: bool) -> None:
+        await asyncio.to_thread(part.pause if frozen else part.kill)
+        await asyncio.sleep(OUTAGE_S)
+        await asyncio.to_thread(part.resume if frozen else part.start)
+        begun = time.monotonic()
+        await self._analysed(self._sent - 1)
+        self._caught_up_s = max(self._caught_up_s, time.monotonic() - begun)
 
     async def _fail_while(
         self, step: Sequence[str], push: Callable[[], Awaitable[None]], done: Callable[[], Awaitable[None]]
@@ -254,6 +274,7 @@ class Rig:
             "s3": [cluster.s3],
             "postgres": [cluster.postgres],
         }
+        group |= {fault: group[fault.partition(" ")[0]] for fault in OUTAGES}
         owners = [part for part in group[fault] if isinstance(part, AnalystNode) and owns(part, self._ids[0])]
         if owners:
             return owners[0]
