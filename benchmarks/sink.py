@@ -72,7 +72,8 @@ class Server:
             return str(uuid.uuid4()), "Atomstream: 1\r\n"
         if path == "/data_entries/raw_data/staged/upload_urls/":
             return [{"upload_id": "x", "url": f"http://{host}/put", "part": 0}], ""
-        return {"bytes": self.nbytes}, ""  # ``/received``, and requests that end a stream
+        # ``/received``, requests that end a stream, and those for its analysis, which a sink has not
+        return {"bytes": self.nbytes, "status": "none"}, ""
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()

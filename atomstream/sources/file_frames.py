@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .chunk_memory import ChunkMemory
 from .damage import FrameDamage, read_error
 
 Array = npt.NDArray[Any]
@@ -43,16 +44,22 @@ class FileFrames:
         """Bytes of one item."""
         self._stride = self.item_bytes if stride is None else stride
         self._file: FileIO | None = None
+        self._memory = ChunkMemory()
 
     def close(self) -> None:
         """Close the file; the next access opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._memory.clear()
 
     def available_bytes(self) -> int:
         """Return how many bytes the file has behind the beginning of the first item."""
         return max(0, self.path.stat().st_size - self.offset)
+
+    def new_block(self, count: int) -> Array:
+        """Return an array for ``count`` items of undefined content, in memory of one that nobody uses any more."""
+        return self._memory.array((count, *self.shape[1:]), self.dtype)
 
     def item_at(self, place: int) -> Array:
         """Return one item that begins at this byte of the file, wherever the others are."""
@@ -112,7 +119,7 @@ class FileFrames:
         return self._file
 
     def _block(self, begin: int, end: int) -> Array:
-        out = np.empty((end - begin, *self.shape[1:]), self.dtype)
+        out = self.new_block(end - begin)
         if not out.size:
             return out
         if self._stride == self.item_bytes:

@@ -97,7 +97,6 @@ class PixelReader:
         self._palette_dtype = np.dtype(
             np.uint8 if self._palette is None or self._palette.max(initial=0) < 256 else np.uint16
         )
-        self._expansion: Samples | None = None
         self.dtype = self._frame_dtype()
 
     @property
@@ -274,12 +273,17 @@ class PixelReader:
         black, white, top = 16 << (bits - 8), 235 << (bits - 8), (1 << bits) - 1
         if self.pixels.range == "presumably limited" and not self._reported:
             self._report_clipped(luma, black, white)
-        if self._expansion is None:
-            every = np.arange(1 << bits, dtype=np.int64)
-            expansion = (2 * (every - black) * top + (white - black)) // (2 * (white - black))
-            self._expansion = np.clip(expansion, 0, top).astype(self._native(luma))
-        expanded: Samples = self._expansion[luma]
-        return expanded
+        # round((Y - black) * top / (white - black)), in integers. A table takes ten times as long.
+        width = white - black
+        wide = np.uint16 if bits <= 8 else np.uint32
+        above: Samples = np.clip(luma, black, white)
+        above -= above.dtype.type(black)
+        more: Samples = above.astype(wide)
+        more *= wide(2 * (top - width))
+        more += wide(width)
+        more //= wide(2 * width)
+        more += above
+        return more.astype(self._native(luma))
 
     def _report_clipped(self, luma: Samples, black: int, white: int) -> None:
         """Warn once if many pixels lie outside of the limited range; compression leaves a few just outside."""

@@ -252,7 +252,7 @@ class TiffArray:
 
     def _whole(self, numbers: list[int]) -> npt.NDArray[Any]:
         """These pages as one array. To join pages that were read one by one costs as much as the reading."""
-        out = np.empty((len(numbers), *self.shape[self._leading :]), self.dtype.newbyteorder("="))
+        out = self._stored.new_block(len(numbers)).reshape(len(numbers), *self.shape[self._leading :])
         for page, number in zip(out, numbers, strict=True):
             if (place := self._places[number]) is None:
                 page[...] = self._page(number)

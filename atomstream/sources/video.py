@@ -14,6 +14,7 @@ from atomstream.errors import ConfigError
 from atomstream.system.log_privacy import get_logger
 
 from .av_pixels import Picture, orientation_of, picture_of, turned_pixels
+from .chunk_memory import ChunkMemory
 from .containers import fourcc, raw_pixels, why_not_open
 from .damage import ChunkBuilder, DamagedSourceError, UnreadableFileError, add_gap, raise_at_end
 from .frame_source import Gap, SourceChunk, checked_chunk_size, optional_package
@@ -76,7 +77,8 @@ class VideoSource:
         """
         builder = ChunkBuilder(checked_chunk_size(chunk_size))
         self.gaps = []
-        block = self._new_block(builder)
+        memory = ChunkMemory()
+        block = self._new_block(builder, memory)
         with self._opened() as (container, stream):
             numbered = self._numbered(self._decoder(container, stream))
             try:
@@ -84,7 +86,7 @@ class VideoSource:
                     block.append(frame, number, time)
                     if len(block) == builder.wanted:
                         yield from block.moved_to(builder)
-                        block = self._new_block(builder)
+                        block = self._new_block(builder, memory)
             except ConfigError:  # frames before it are whole
                 yield from block.moved_to(builder)
                 yield from builder.rest()
@@ -93,8 +95,8 @@ class VideoSource:
         yield from builder.rest()
         raise_at_end(self.gaps, self._options.skip_damaged)
 
-    def _new_block(self, builder: ChunkBuilder) -> _Block:
-        return _Block(np.empty((builder.wanted, *self.frame_shape), self.dtype))
+    def _new_block(self, builder: ChunkBuilder, memory: ChunkMemory) -> _Block:
+        return _Block(memory.array((builder.wanted, *self.frame_shape), self.dtype))
 
     def _numbered(
         self, decoder: VideoDecoder | RawPackets

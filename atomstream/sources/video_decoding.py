@@ -209,7 +209,7 @@ class VideoDecoder:
         return max(0, round((time - self._last_time) * self._rate) - 1)
 
     def _shown_at(self, frame: Any) -> float | None:
-        return None if frame.pts is None else float(frame.pts * self._stream.time_base)
+        return None if frame.pts is None else _seconds(frame.pts, self._stream.time_base)
 
     def _output(
         self, frames: list[Any], damage: FrameDamage | None, time: float | None = None
@@ -358,12 +358,17 @@ class RawPackets:
 
 def _time(packet: Any) -> float | None:
     stamp = packet.pts if packet.pts is not None else packet.dts
-    return None if stamp is None else float(stamp * packet.time_base)
+    return None if stamp is None else _seconds(stamp, packet.time_base)
+
+
+def _seconds(stamp: int, base: Any) -> float:
+    """Return ``stamp`` times ``base`` (a Fraction), rounded once; a product of Fractions takes ten times as long."""
+    return stamp * int(base.numerator) / int(base.denominator)
 
 
 def _duration(packet: Any, rate: float) -> float:
     if packet.duration:
-        return float(packet.duration * packet.time_base)
+        return _seconds(packet.duration, packet.time_base)
     return 1.0 / rate if rate else 0.0
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from atomstream.errors import ConfigError
 from atomstream.sources import open_source
+from atomstream.sources.options import ReadOptions
+from atomstream.sources.pixels import PixelFormat, PixelReader
 from tests.sources.source_files import DEEP, FRAMES, av, read, write_video
 
 
@@ -83,3 +85,18 @@ def write_sound(path: Path) -> None:
         1600,
     )
     path.write_bytes(head + samples)
+
+
+@pytest.mark.parametrize("bits", [8, 9, 10, 12, 14, 16])
+def test_limited_range_is_expanded_exactly(bits: int) -> None:
+    """Each value becomes the rounded one that players show, for all bits, in either byte order."""
+    black, white, top = 16 << (bits - 8), 235 << (bits - 8), (1 << bits) - 1
+    every = np.arange(top + 1)
+    halves = (2 * (every - black) * top + white - black) // (white - black)  # twice the value, plus one
+    shown = np.clip(halves // 2, 0, top)
+    for order in "<>":
+        dtype = np.dtype(np.uint8 if bits == 8 else f"{order}u2")
+        reader = PixelReader("a", PixelFormat(dtype, "yuv", bits, range="limited"), ReadOptions())
+        frames = reader.frames(every.astype(dtype)[None, None])
+        np.testing.assert_array_equal(frames[0, 0], shown)
+        assert frames.dtype == (np.uint8 if bits == 8 else np.uint16)
