@@ -57,7 +57,7 @@ class Row:
         return goal.met_by(self.ratios(goal))
 
     def beyond_the_machine(self, goal: Goal) -> bool:
-        """Return True if the bare limit of the same run misses an absolute goal too."""
+        """Return True if the bare system calls, measured in the same run, miss an absolute goal too."""
         return goal.against is None and goal.met_by(self.figures.get("bare", ())) is False
 
 

@@ -54,7 +54,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.truth", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--half", choices=("look", "score"), default="look", help="even or odd seeds")
     parser.add_argument(
-        "--kinds", nargs="+", default=[], metavar="KIND", help="only kinds whose names begin so"
+        "--kinds", nargs="+", default=[], metavar="KIND", help="only kinds whose names begin with this text"
     )
     parser.add_argument("--films", type=int, default=4, help="films of each kind (default 4)")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes")

@@ -31,7 +31,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What grows when: ``pieces`` in order of time, between them nothing grows."""
+    """The growth over time: ``pieces`` in order of time; nothing grows between them."""
 
     pieces: tuple[Piece, ...] = ()
 

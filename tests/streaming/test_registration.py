@@ -195,7 +195,7 @@ def test_numpy_numbers_are_numbers() -> None:
 def test_short_chunks_warn_of_the_hosted_rule() -> None:
     """Below 2 s of frames a warning names the hosted service's rule and a sufficient size; at 2 s there is none."""
     with pytest.warns(
-        UserWarning, match=r"0\.0992 s .* hosted service wants at least 2 s \(chunk_size=242\)"
+        UserWarning, match=r"0\.0992 s .* hosted service requires at least 2 s \(chunk_size=242\)"
     ):
         InitializeRequest(121.0, 0.0, 12).warn_if_short(stacklevel=1)
     InitializeRequest(120.0, 0.0, 240).warn_if_short(stacklevel=1)

@@ -56,7 +56,7 @@ def test_places_of_secrets_are_emptied(text: str) -> None:
     ],
 )
 def test_ordinary_sentences_stay(text: str) -> None:
-    """Sentences about keys are not changed, also if somebody's wrong key is a word in them."""
+    """Sentences about keys are not changed, even if a wrong key that was sent equals a word in them."""
     hide("wrong")
     hide("key")
     assert redact(text).replace("api_key=***", "api_key=...") == text

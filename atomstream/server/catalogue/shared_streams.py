@@ -70,7 +70,10 @@ class SharedStreams(StreamsTable):
         try:
             await self._write_grown()
         except CatalogueAwayError:
-            log.warning("the row of the new stream %s is written when the catalogue is back", about.data_id)
+            log.warning(
+                "the row of the new stream %s is written when the catalogue can be reached again",
+                about.data_id,
+            )
 
     async def put(self, about: StreamMetadata) -> None:
         """Note the row of a changed stream; it is written a moment later."""

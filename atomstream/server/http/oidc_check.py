@@ -25,11 +25,11 @@ WARN_S: Final = 5.0
 
 
 def check_provider(settings: OidcSettings, limit_s: float = CHECK_S) -> str:
-    """Contact the provider as a sign-in would, for at most ``limit_s``; a sentence about what was found. Blocks.
+    """Contact the provider as a sign-in does, for at most ``limit_s``; returns the result as a sentence. Blocks.
 
     Raises:
-        ConfigError: it can't be reached, calls itself differently, has no usable keys or addresses, or its clock and
-            that of this computer differ by more than a token may.
+        ConfigError: it can't be reached, states another issuer, has no usable keys or addresses, or its clock differs
+        from that of this computer by more than tokens tolerate.
     """
     return asyncio.run(_check(OidcProvider(settings), limit_s))
 

@@ -389,8 +389,8 @@ class StreamResults:
         boxes = [region for region in regions if isinstance(region, BoxRecord)]
         if len(known | {column_name(f"region:{box.name}") for box in boxes}) > MAX_ARRAYS:
             raise ConfigError(
-                f"regions: this stream has {len(known)} arrays of results, {MAX_ARRAYS} are the most; use earlier "
-                "names again"
+                f"regions: this stream has {len(known)} arrays of results; at most {MAX_ARRAYS} are "
+                "allowed. Use earlier names again"
             )
 
     async def _trace_regions(self, regions: list[RegionRecord]) -> None:

@@ -113,7 +113,7 @@ class StoreRecord:
                 self.lost = True
                 return
             except StoreUnavailableError as error:
-                log.debug("retention: the run is noted later: %s", error)
+                log.debug("retention: the report of the run is written later: %s", error)
 
     async def _write(self, report: RetentionReport) -> None:
         self._etag = await asyncio.to_thread(
