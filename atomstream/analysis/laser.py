@@ -53,9 +53,8 @@ class Laser:
             self.hz, self.seen_s = found, now
 
     def rate_seen_in(self, fit: Fit, trace: IntensityTrace) -> float | None:
-        """Return the rate (Hz) of a fitted oscillation with the shape of pulses, None for any other.
-
-        An oscillation that is much slower than this laser is not one of its pulses.
+        """Return the rate (Hz) of a fitted oscillation if it has the shape of laser pulses, else None. An oscillation
+        that is much slower than the known pulse rate does not count.
         """
         if self.hz > SLOWER_FACTOR * fit.frequency:
             return None

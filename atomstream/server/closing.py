@@ -1,4 +1,6 @@
-"""How a process of the server ends: at a signal, part after part, each failure by itself."""
+"""Shutdown of a server process: at a signal, one part after the other; a failure in one part does not stop the
+others.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process of a cluster shares with the others by way of the message bus: logs of results, inputs, placement."""
+"""The parts that the processes of a cluster share over the message bus: logs of results and inputs, placement."""
 
 from __future__ import annotations
 

@@ -92,7 +92,9 @@ async def project_of(context: ServerContext, data_id: str) -> str | None:
 
 
 def visible_in(context: ServerContext) -> Visible:
-    """The check whether a stream is visible for somebody; raises HttpError 404, as for a stream that does not exist."""
+    """The check whether the sender of a request may see a stream; raises HttpError 404, as for a stream that does not
+    exist.
+    """
 
     async def visible(principal: Principal, data_id: str) -> None:
         if not principal.sees(await project_of(context, data_id)):

@@ -19,10 +19,10 @@ MAX_SECRET_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class OidcSettings:
-    """A provider, and what its claims mean here.
+    """A provider, and how its claims are mapped to roles and projects.
 
-    ``issuer`` is the provider's address, exactly as it calls itself. ``client_id`` and ``client_secret`` are what it
-    gave this server; without a secret the server is a public client. ``name`` is shown on the sign-in page.
+    ``issuer`` is the provider's address, exactly as in its own metadata. ``client_id`` and ``client_secret`` are what
+    it gave this server; without a secret the server is a public client. ``name`` is shown on the sign-in page.
 
     The values of the claim ``role_claim`` (a text or a list, such as groups) are looked up in ``roles``; the person
     gets the highest role that is found, else ``default_role``, else (None) no access. In the same way

@@ -35,7 +35,7 @@ class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quota_gb: _Gigabytes | None = None
 
     def check(self) -> None:
-        """Raise ValueError for a rule that can't be meant."""
+        """Raise ValueError for an invalid rule."""
         if (self.whole_days is None) != (self.keep_every is None) and self.quota_gb is None:
             raise ValueError(
                 "whole_days and keep_every belong together: after so many days, one frame in so many"

@@ -64,9 +64,9 @@ class ServerSettings:
     ``key_cache_s``.
 
     ``store`` is the URL of an S3 bucket, or a folder, that several servers share: it has the streams, and ``data_dir``
-    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`), which may have ``cache_bytes``.
-    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`). With ``bus``, a NATS server with
-    JetStream, other processes analyse the streams (``atomstream analyse``). A stream whose process does not answer for
+    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`), which may have ``cache_bytes``. With
+    ``bus``, a NATS server with JetStream, other processes analyse the streams (``atomstream analyse``). A stream whose
+    process does not answer for
     ``pin_s`` is given to another one.
 
     The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be

@@ -1,4 +1,6 @@
-"""What a server with a shared catalogue does all the time: it follows deletions, and takes over from others."""
+"""Background task of a server with a shared catalogue: follows deletions, and takes over streams of servers that
+died.
+"""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Pusher:
         return int(StepLog.read(self._side).words("pid")[0])
 
     def ended(self) -> StepLog:
-        """Wait for its end; returns the steps that it wrote."""
+        """Wait for the end of the process; returns the steps that it printed."""
         self.errors = self.process.communicate(timeout=PATIENCE_S)[1]
         return StepLog.read(self._side)
 

@@ -65,7 +65,7 @@ class SharedStreams(StreamsTable):
         return len(self._changed.keys() | self._grown.keys())
 
     async def add(self, about: StreamMetadata) -> None:
-        """Write the row of a new stream. If the database has gone meanwhile, it is written later."""
+        """Write the row of a new stream. If the database can't be reached, it is written later."""
         self._changed[about.data_id] = about
         try:
             await self._write_grown()
@@ -85,7 +85,7 @@ class SharedStreams(StreamsTable):
         self._grown[data_id] = (max(before, n_frames), iso_now())
 
     async def note_length(self, data_id: str, n_frames: int) -> None:
-        """The same for an archive that was opened: that is no change, which would look as if its client was alive."""
+        """The same for an archive that was opened. Its time of change stays, because no data came from the client."""
         before, at = self._grown.get(data_id, (0, ""))
         self._grown[data_id] = (max(before, n_frames), at)
 

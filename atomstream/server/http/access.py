@@ -13,9 +13,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a request must present: something with this right.
-
-    That is an API key, or with ``browser`` also the session cookie of a logged-in browser.
+    """The right that a request needs. It is proved by an API key, or with ``browser`` also by the session cookie of a
+    logged-in browser.
     """
 
     right: Right
@@ -47,5 +46,5 @@ def declared_access(handler: Callable[..., Any]) -> Access | None:
 
 
 def required_access(handler: Callable[..., Any]) -> Access:
-    """What a handler needs; that of an unknown path declares nothing."""
+    """The access that a handler needs; a handler of an unknown path declares none."""
     return _DECLARED.get(handler, UNDECLARED)

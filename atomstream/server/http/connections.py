@@ -1,10 +1,9 @@
 """A bound on connections, overall and per address, and an end for clients that do not read their replies.
 
 Each connection takes a handle (file descriptor) of the process, of which Linux gives 1024 by default. Without a bound
-a stranger who opens connections and sends nothing would take them all, and the archive could open no file. At a bound
-a new connection takes the place of one that nobody misses: first of one in the middle of a request's headers, then of
-one that was never used, then of one that waits for its next request. Connections whose client has shown a valid key
-go last.
+a stranger who opens connections and sends nothing would take them all, and the archive could open no file. At a bound a
+new connection replaces the least useful one: first one in the middle of a request's headers, then one that was never
+used, then one that waits for its next request. Connections whose client has shown a valid key go last.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._guard = guard
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take part in the count; a connection without a place is closed at once."""
+        """Add the connection to the count; one without a free place is closed at once."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         if self._guard.admit(self):
@@ -73,21 +72,21 @@ class Connection(asyncio.Protocol):
         self.handler.connection_made(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Leave the count."""
+        """Remove the connection from the count."""
         if self.transport is not None:
             self.transport = None
             self._guard.remove(self)
             self.handler.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
+        """Pass on received bytes of a request."""
         if self.state != BUSY and self.state != HALF and not self.known:
             self.move(HALF)
         if self.transport is not None:
             self.handler.data_received(data)
 
     def eof_received(self) -> None:
-        """The client sends nothing more."""
+        """The client has closed its sending side."""
         if self.transport is not None:
             self.handler.eof_received()
 
@@ -318,7 +317,9 @@ GUARD: Final = web.AppKey("connection_guard", ConnectionGuard)
 
 
 def address_of(peername: Any) -> str:
-    """The address that a connection counts for: of IPv6 the first 64 bits, of which one client may have all others."""
+    """The address under which a connection is counted: of IPv6 the first 64 bits, because one client may use all
+    addresses below.
+    """
     try:
         address = ipaddress.ip_address(str(peername[0]).partition("%")[0])
     except (ValueError, TypeError, IndexError):

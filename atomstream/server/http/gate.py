@@ -1,4 +1,4 @@
-"""The check of each request: who makes it, and whether they may; and the answer if they may not."""
+"""The authorization of each request: who sends it, whether it is allowed, and the answer if it is not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Gate:
     """Who may use one server. Used in its loop.
 
     ``ring`` has the server's own keys, ``people`` everybody else's; ``limiter`` counts wrong keys. ``cache_s`` is how
-    long, in s, they count without being read again, where they are in a database that can be away; ``clock`` is
+    long, in s, they stay valid without being read again, if they are in a database that can't be reached; ``clock`` is
     monotonic.
     """
 
@@ -66,11 +66,11 @@ class Gate:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether people and keys were read at most ``cache_s`` ago: what was revoked later is not known here."""
+        """Whether people and keys were read at most ``cache_s`` ago: later revocations are not read yet."""
         return self._clock() - self._confirmed_at <= self._cache_s
 
     def require_confirmed(self) -> None:
-        """Raises HttpError 503 if what is known of people and keys is too old."""
+        """Raises HttpError 503 if the people and keys in memory are too old."""
         if not self.is_confirmed:
             raise HttpError(
                 503,

@@ -1,4 +1,4 @@
-"""When each API key was used last, in ``key-use.json``: written at most once a minute, and lost at worst for that."""
+"""The time of the last use of each API key, in ``key-use.json``: written once a minute, so a crash loses one minute."""
 
 from __future__ import annotations
 

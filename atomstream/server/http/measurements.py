@@ -1,7 +1,7 @@
 """Counts and durations since the start of the server, for ``GET /metrics``.
 
 Each value costs one addition when something happens, a duration one more search in a list of 14 bounds (about a
-microsecond). Nothing is computed until somebody asks.
+microsecond). Nothing else is computed until a request for the metrics.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ def own_keys(place: Path | Documents) -> list[StoredKey]:
 
 
 def is_own_key(place: Path | Documents, people: People, key_id: str) -> bool:
-    """Whether ``key_id`` (or its first digits) is that of a server's own key, and not of anybody's key. Blocks."""
+    """Whether ``key_id`` (or its first digits) is that of a server's own key, and not of a person or instrument.
+    Blocks.
+    """
     wanted = key_id.strip().lower()
     if not wanted or wanted in people.directory.keys:
         return False

@@ -40,7 +40,7 @@ class ReadPool:
         """Run ``call(...)`` in a thread of this class. It is abandoned when the client of ``request`` disconnects.
 
         Raises:
-            HttpError: 503 too many requests of this class; 499 the client has disconnected, so nobody reads it.
+            HttpError: 503 too many requests of this class; 499 the client has disconnected.
         """
         if self._count >= self._waiting:
             raise HttpError(

@@ -41,7 +41,7 @@ class RecentCounts:
         return 0.0
 
     def take_back(self, name: bytes) -> None:
-        """The last event of that name was none."""
+        """Remove the last event of that name from the count."""
         if times := self._times.get(name):
             times.pop()
 

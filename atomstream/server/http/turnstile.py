@@ -1,4 +1,4 @@
-"""Few requests of strangers in each iteration of the event loop, so that running uploads go on under a flood.
+"""Limits the requests without a key per iteration of the event loop, so that running uploads continue during a flood.
 
 A chunk's upload needs about ten iterations. Without a limit each of them may begin one request of every connection:
 hundreds of cheap requests, such as wrong keys, then add seconds to an upload, although nothing blocks the loop.

@@ -140,8 +140,8 @@ class EventEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="wha
 class EventChangeEntry(msgspec.Struct, frozen=True, tag_field="what", tag="event_change"):
     """A correction of an event: its complete content from now on. The entries before it stay in the log.
 
-    Of two corrections with the same ``version`` the first one in the log holds. ``change_id`` tells one correction from
-    another.
+    Of two corrections with the same ``version`` the first one in the log holds. ``change_id`` identifies the
+    correction.
     """
 
     id: str
@@ -180,7 +180,7 @@ class AzimuthEntry(msgspec.Struct, frozen=True, tag_field="what", tag="azimuth")
 
 
 class LostEntry(msgspec.Struct, frozen=True, tag_field="what", tag="lost"):
-    """An entry that can't be read any more; it keeps its place in the order."""
+    """Stands for an entry that can't be read any more, so that the numbers of the others stay."""
 
 
 AnnotationEntry: TypeAlias = (

@@ -125,7 +125,9 @@ class Annotations:
         return dict(self._labels)
 
     def for_analysis(self, since: int, origin_ms: float) -> list[AnalyzerEntry]:
-        """What an analyzer needs of the entries from number ``since`` on (from 0); ``origin_ms`` is frame 0's time."""
+        """The entries from number ``since`` (from 0) on in the form for an analyzer; ``origin_ms`` is frame 0's
+        time.
+        """
         entries: list[AnalyzerEntry] = []
         for entry in self.entries[since:]:
             if isinstance(entry, (EventEntry, EventChangeEntry)):
@@ -196,7 +198,7 @@ class AnnotationWriter:
         return as_event(state, self._origin_ms())
 
     async def correct(self, event_id: str, version: int, changes: EventChanges) -> tuple[EventState, bool]:
-        """Store and publish a correction; returns what the event is then, and whether the analysis is to know it.
+        """Store and publish a correction; returns what the event is then, and whether the analysis needs it.
 
         Raises:
             EventMissingError, EventConflictError, ConfigError: nothing was changed.

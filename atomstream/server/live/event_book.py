@@ -1,4 +1,4 @@
-"""The events of a user in one stream with their corrections: what each is now, and what it was before.
+"""The events of a user in one stream with their corrections: the present and all earlier contents of each.
 
 The log keeps each entry. An event has a version, which grows by one with each correction; a correction names the
 version that it replaces. Of two people who correct the same version the first one in the log is right, and the second
@@ -108,15 +108,15 @@ class EventBook:
                 self._as_events.append(as_event(entry, self._origin_ms))
 
     def holds(self, entry: EventState) -> bool:
-        """True if the entry had an effect when it came: it is or was what the event is."""
+        """True if the entry had an effect: its content is the event's present or an earlier one."""
         return entry in self.history(entry.id)
 
     def state(self, event_id: str) -> EventState | None:
-        """What the event is now, deleted or not; None if there is none."""
+        """The present content of the event, deleted or not; None if there is no such event."""
         return self._states.get(event_id)
 
     def history(self, event_id: str) -> list[EventState]:
-        """All that the event was, from its first version to the newest one; empty if there is none."""
+        """All contents of the event, from its first version to the newest one; empty if there is no such event."""
         known = self._states.get(event_id)
         if known is None:
             return []
@@ -131,9 +131,8 @@ class EventBook:
             raise ConfigError(f"This stream has {MAX_EVENTS} events already, the most that are stored.")
 
     def correction(self, event_id: str, version: int, changes: EventChanges) -> EventChangeEntry | None:
-        """The entry that corrects version ``version`` of an event; None if the event is so already.
-
-        That is so for a repeat of a request whose answer was lost.
+        """The entry that corrects version ``version`` of an event; None if the event has this content already, as after
+        a repeated request whose answer was lost.
 
         Raises:
             EventMissingError: there is no such event. EventConflictError: it has another version.
@@ -162,12 +161,14 @@ class EventBook:
             return list(self._as_events)
 
     def names(self) -> set[tuple[str, str]]:
-        """Kind and label of all events, also of what they were before: the analysis reports these of the user too."""
+        """Kind and label of all events, also of earlier versions: the analysis reports the user's events too, and this
+        list identifies them.
+        """
         with self._lock:
             return set(self._names)
 
     def before(self, entry: EventState) -> EventState | None:
-        """What the event was before an entry that holds; None if that was its first."""
+        """The content before an entry that has an effect; None if the entry is the first one."""
         history = self.history(entry.id)
         at = history.index(entry)
         return history[at - 1] if at else None
@@ -183,7 +184,7 @@ class EventBook:
         return known
 
     def for_analysis(self, entry: EventState, origin_ms: float) -> TimedEvent | CorrectedEvent | None:
-        """What an analyzer needs of an entry; None if it needs nothing."""
+        """The entry in the form for an analyzer; None if it has no effect on the analysis."""
         if not self.holds(entry):
             return None
         before = self._sent_before(entry)
@@ -194,7 +195,7 @@ class EventBook:
 
 
 def matters(before: EventState, after: EventState) -> bool:
-    """True if the analysis finds something else with ``after`` than with ``before``."""
+    """True if the results of the analysis differ between ``after`` and ``before``."""
     if before.deleted and after.deleted:
         return False
     if (before.deleted, before.time_ms_utc) != (after.deleted, after.time_ms_utc):

@@ -1,4 +1,4 @@
-"""The results of all streams of a server, and the signals that drive them."""
+"""The results of all streams of a server, and the handlers of the signals about them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class ResultsManager:
     async def resume(self) -> None:
         """After a start of the server: continue the analyses that had not ended, the last used ones first.
 
-        Only the first of them are opened before this returns, so that a start takes no longer where thousands lie.
+        Only the first of them are opened before this returns, so that a start is fast also with thousands of streams.
         """
         unfinished = await asyncio.to_thread(_unfinished, self._dir)
         for data_id in unfinished[:RESUMED_AT_START]:

@@ -186,7 +186,7 @@ class BatchMessage(BatchFields, frozen=True, kw_only=True, tag="batch"):
 
 
 class EventMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="event"):
-    """An event of the user was set or corrected. ``deleted``: it is none any more; ``event`` is what it was."""
+    """An event of the user was set or corrected. ``deleted``: it was deleted; ``event`` is its last content."""
 
     event: Event
     deleted: bool | UnsetType = UNSET

@@ -196,7 +196,9 @@ class OwnedResults(StreamResults):
             self._analyse_corrected()
 
     def take_stored(self) -> None:
-        """Analyse all chunks that came into the archive since, by whatever way: copying to the store finds some too."""
+        """Analyse all chunks that came into the archive since, by whatever way: the copying to the store may add some,
+        too.
+        """
         for index in self._archive.stored() - self._handed:
             self._handed.add(index)
             self.stored(index, None)

@@ -31,7 +31,8 @@ class OwningManager(ResultsManager):
     """Analyses the streams of the partitions that :class:`~.Placement` gives to this process.
 
     The arguments are those of :class:`ResultsManager`; :attr:`logs` is set before the first use. A notice is done when
-    what it is about is recorded in the shared log. It only wakes: each time, all new chunks in the store are taken.
+    what it is about is recorded in the shared log. A notice only starts the work: each time, all new chunks in the
+    store are read.
     """
 
     logs: SharedLogs

@@ -223,7 +223,7 @@ class ReplicatedResults(StreamResults):
         self._feed.notify()
 
     def reanalyse(self) -> bool:
-        """Have the stored frames analysed again from the first; False while they are analysed."""
+        """Request a new analysis of all stored frames; False while an analysis runs."""
         if not self._store.log.ended or self.is_thinned:
             return False
         self._start(announce_again(self._announce, Notice(data_id=self.metadata.data_id, kind="reanalyse")))

@@ -2,8 +2,8 @@
 
 Each batch record has the values, segments and views after it. Unchanged ones are omitted, and every
 ``KEY_EACH``-th record is complete: in ten hours of chunks of 0.1 s there are 360 000 records, of 2.2 kB when complete
-and 0.7 kB when not. To read one of them, at most ``KEY_EACH`` are read. A checkpoint holds what the records amount to
-up to some number, so that a start of the server reads only the rest.
+and 0.7 kB when not. To read one of them, at most ``KEY_EACH`` are read. A checkpoint holds the merged content of the
+records up to some number, so that a start of the server reads only the rest.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _OLD_KEYS: Final = {
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What the file has: where the records are, what they amount to, and the views' histories as bytes."""
+    """The content of the file: positions of the records, their merged content, and the views' histories as bytes."""
 
     places: Plain
     noted: Plain
@@ -95,7 +95,8 @@ class CheckpointFacts(msgspec.Struct, frozen=True):
 
 
 class ResultLog:
-    """The log of one stream, and what its records amount to. Blocks; one writer at a time, any number of readers.
+    """The log of one stream, and the merged content of its records. Blocks; one writer at a time, any number of
+    readers.
 
     ``time_of`` returns the capture time of a frame in s. ``shared`` receives each record before it is appended.
     """
@@ -279,7 +280,7 @@ class ResultLog:
         self._log.sync()
 
     def checkpoint(self, *, force: bool) -> None:
-        """Write a checkpoint, unless the log has grown too little for it to pay off."""
+        """Write a checkpoint, unless the log has grown by little since the last one."""
         with self._lock:
             places = self._log.positions
             end, nbytes = self._checked

@@ -4,7 +4,7 @@
 
     frames.zarr/<column>     one value a frame, beside the frames
     analysis/results.log     numbered records (see result_log)
-    analysis/checkpoint      what the records amount to up to some number
+    analysis/checkpoint      merged content of the records up to some number
     analysis/state           the state of the analyzer some seconds ago; only to continue after a crash
     analysis/profiles        the waterfalls
     analysis/running         exists while the analysis has not ended

@@ -37,8 +37,9 @@ _ZEROS: Final = bytes(1 << 20)
 class FramesFolder:
     """A new folder in shared memory, or among the temporary files where the system has none.
 
-    A server that is killed leaves its folder behind, which in ``/dev/shm`` is lost memory. So each folder has a lock
-    file, which its server holds and the operating system releases; the next server removes folders without a holder.
+    A server that is killed leaves its folder behind, which in ``/dev/shm`` takes memory for ever. So each folder has a
+    lock file, which its server holds and the operating system releases; the next server removes folders without a
+    holder.
 
     Raises:
         OSError: there is no space for a folder.

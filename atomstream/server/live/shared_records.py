@@ -53,7 +53,8 @@ class SharedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a process' files are: the numbers of the last entries of results and of inputs, and what they held.
+    """The position of a process' files in the logs: the numbers of the last entries of results and inputs, with their
+    content.
 
     ``published`` of the ``inputs`` have a record, as far as they need one.
     """
@@ -169,7 +170,7 @@ class SharedWriter:
             await asyncio.sleep(_RETRY_S)
 
     def close(self) -> None:
-        """Refuse further records; one that waits for the bus is given up."""
+        """Refuse further records; one that waits for the bus is abandoned."""
         self._closed.set()
 
 

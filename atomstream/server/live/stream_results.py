@@ -362,7 +362,7 @@ class StreamResults:
             self._schedule()
 
     def mark_history(self, event_id: str) -> list[EventState]:
-        """All that the user's event was, up to now; empty if there is none with this id."""
+        """All contents of the user's event, up to the present one; empty if there is none with this id."""
         return self._annotations.book.history(event_id)
 
     @property

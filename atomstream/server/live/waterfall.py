@@ -39,7 +39,7 @@ class Waterfall:
     _counts: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def add(self, time_s: float, profile: F32) -> None:
-        """Take in the profile at ``time_s``; times before the start are passed over."""
+        """Add the profile at ``time_s``; times before the start are ignored."""
         if len(profile) == 0 or not math.isfinite(time_s):
             return
         profile = _shortened(profile)
@@ -80,7 +80,7 @@ class Waterfall:
                 self.add(at, row)
 
     def plain(self) -> Plain:
-        """All of it, to be kept."""
+        """The whole content as plain values, for storing."""
         return {
             "start_s": self.start_s,
             "step_s": self.step_s,

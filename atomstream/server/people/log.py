@@ -4,8 +4,8 @@ It is the only place where people and keys are stored: the catalogue can be remo
 they must not be lost then. Commands append to it while a server runs; a lock orders the writers. The server notices a
 new line by the length of the file.
 
-Each line has the hash of the line before. Where that does not fit, the file was changed or is damaged, and from then
-on it opens nothing: with a line left out, a revoked key would be valid again.
+Each line has the hash of the line before. If a hash does not match, the file was changed or is damaged, and no key or
+person in it is accepted: if a line was removed, a revoked key could be valid again.
 """
 
 from __future__ import annotations

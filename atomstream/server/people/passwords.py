@@ -72,7 +72,8 @@ def hash_password(password: str) -> str:
 def is_password(stored: str | None, password: str) -> bool:
     """Whether ``password`` is the one of the hash ``stored``. Takes some 50 ms; call it in a thread.
 
-    Without a hash (None) it is False, after the same time: how long a sign-in takes does not show who is known here.
+    Without a hash (None) it is False, after the same time: so the duration of a sign-in does not show which people
+    exist.
     """
     from argon2.exceptions import Argon2Error, InvalidHashError
 

@@ -1,1 +1,1 @@
-"""What a server needs of engines around it: small interfaces, each with a local and a shared implementation."""
+"""Interfaces to the services around a server (store, bus, log), each with a local and a shared implementation."""

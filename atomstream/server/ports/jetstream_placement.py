@@ -2,7 +2,7 @@
 
 The NATS server delivers the notices of a partition to one process only, the one that it has pinned. A pin ends when
 its process has not pulled for ``pin_s``. So a pull of each owned partition is always waiting, also while the process
-analyses. A process takes no more than its share of the partitions, and returns what is above it.
+analyses. A process owns at most its share of the partitions, and releases those above it.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class JetStreamPlacement:
 
     @property
     def share(self) -> int:
-        """The most partitions that this process keeps: all of them divided by the processes that live."""
+        """The most partitions that this process keeps: all partitions divided by the number of running processes."""
         since = time.monotonic() - 3 * _BEAT_S
         self._seen = {node: at for node, at in self._seen.items() if at >= since}
         return -(-PARTITIONS // len(self._seen.keys() | {self._node}))
@@ -171,7 +171,7 @@ class _Partition:
         self._returning = False
 
     def hand_back(self) -> None:
-        """Let another process have the partition."""
+        """Release the partition for another process."""
         self._returning = True
         self._arrived.put_nowait(None)
 

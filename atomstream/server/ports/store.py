@@ -101,7 +101,7 @@ class Store(Protocol):
             data: its content.
             create_only: only if there is no object with this key.
             if_match: only if the present object has this etag.
-            crc32c: the CRC-32C that ``data`` must have. On the way to the store other checksums guard it.
+            crc32c: the CRC-32C that ``data`` must have. The transfer to the store is protected by other checksums.
 
         Raises:
             ObjectExistsError: ``create_only``, and there is one.

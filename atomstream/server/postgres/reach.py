@@ -1,4 +1,4 @@
-"""When PostgreSQL can't be reached: which errors mean that, and the error that requests are answered with."""
+"""Detects that PostgreSQL can't be reached, and defines the error for requests in that time."""
 
 from __future__ import annotations
 

@@ -36,9 +36,8 @@ class StreamFacts:
 
 
 class Action(msgspec.Struct, frozen=True):
-    """What is to be done with one stream: keep one frame in ``every``, with 0 none.
-
-    ``freed_bytes`` is an estimate before, and what became free afterwards.
+    """What is to be done with one stream: keep one frame in ``every``, or none if it is 0. ``freed_bytes`` is an
+    estimate before the run, and the true number after it.
     """
 
     data_id: str

@@ -1,4 +1,4 @@
-"""What a run of the rules of retention did, and where that is noted, so that runs exclude each other."""
+"""The report of a run of the retention rules, and the record of runs by which only one runs at a time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The record of runs of the rules of retention in a store that several servers share: one of them runs at a time.
 
 The record is one object. A server begins a run by replacing the object that it has read, and replaces it again and
-again while it runs. A run whose object stays unchanged for ``STALE_S`` has ended without its last word, because its
+again while it runs. A run whose object stays unchanged for ``STALE_S`` has ended without a final report, because its
 server was killed; then another server may begin. No clocks are compared.
 """
 

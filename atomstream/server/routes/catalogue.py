@@ -44,7 +44,7 @@ class NewName(msgspec.Struct, frozen=True):
 
 
 class NewProject(msgspec.Struct, frozen=True):
-    """The body that creates a project; With ``id`` a lab can use the id of another system."""
+    """The body that creates a project. With ``id`` a lab can use the id of another system."""
 
     name: str
     id: UuidText | None = None

@@ -1,7 +1,7 @@
 """The values of a channel at the times of frames: each value holds until the next one.
 
-A shutter does, and a controller's reading is not interpolated towards a value that was not known yet. So a live value
-does not change later, unless its point arrives late.
+This is right for a shutter. A controller's reading is not interpolated, because the next value is not known yet. So a
+live value does not change later, unless its point arrives late.
 """
 
 from __future__ import annotations

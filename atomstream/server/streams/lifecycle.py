@@ -136,7 +136,9 @@ class Lifecycle:
         await self._signals.created.send(data_id)
 
     def watch_over(self, data_id: str) -> None:
-        """An open stream was found that another server has made: time it here too, since that one may have died."""
+        """An open stream was found that another server has made: time it here too, since that server may have
+        stopped.
+        """
         if data_id not in self._last_activity:
             self._start_timing(data_id)
 

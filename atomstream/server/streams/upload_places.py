@@ -1,7 +1,7 @@
 """The places for uploads: how many bodies are received at the same time, shared out fairly.
 
-A free place is for anybody. When all are taken, a new upload gets the place of one that is too slow, or else of one
-whose key or stream holds more places than its own. The upload that loses its place is answered by 503, and its
+Any upload may take a free place. When all are taken, a new upload gets the place of one that is too slow, or else of
+one whose key or stream holds more places than its own. The upload that loses its place is answered by 503, and its
 client sends the chunk again.
 """
 
@@ -57,7 +57,7 @@ class UploadPlaces:
         """A place for an upload, which ends with :meth:`release`.
 
         Raises:
-            HttpError: 503, all places are taken and each is as deserved as this one.
+            HttpError: 503, all places are taken, and no other upload has to release its place.
         """
         now = asyncio.get_running_loop().time()
         if len(self._uploads) >= self._count:

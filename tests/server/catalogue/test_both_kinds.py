@@ -160,7 +160,7 @@ async def test_changes_of_a_stream_are_kept(connect: Open) -> None:
 
 
 async def test_a_late_reader_replaces_no_newer_row(connect: Open) -> None:
-    """A row that changed after a description was read keeps its status, and the larger length."""
+    """A description that was read before a row changed does not replace the row's status, nor a larger length."""
     async with connect() as catalogue:
         old = described(status="stream_active")
         old = msgspec.structs.replace(old, last_updated=LONG_AGO)

@@ -157,7 +157,7 @@ async def test_who_does_not_read_is_cut_off() -> None:
     ],
 )
 def test_addresses(peer: Any, address: str) -> None:
-    """One client has the last 64 bits of an IPv6 address for itself."""
+    """IPv6 addresses with the same first 64 bits count as one client."""
     assert address_of(peer) == address
 
 

@@ -34,7 +34,9 @@ def planned(streams: list[StreamFacts], **table: Any) -> list[tuple[str, int]]:
 
 
 def test_by_age() -> None:
-    """Whole until whole_days, then one frame in keep_every, after delete_days none; the oldest first."""
+    """All frames are kept until whole_days, then one in keep_every, after delete_days none. The oldest streams come
+    first.
+    """
     streams = [stream("new", 29), stream("old", 31), stream("ancient", 400)]
     assert planned(streams, rules=[MONTH]) == [("ancient", 0), ("old", 10)]
     assert planned(streams) == []

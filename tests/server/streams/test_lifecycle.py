@@ -67,7 +67,7 @@ async def test_end_passes_through_finalizing(serve: Serve) -> None:
         await client.end(data_id)
         seen = [watch.statuses.get_nowait() for _ in range(watch.statuses.qsize())]
         assert seen[-2:] == ["stream_finalizing", "success"]
-        # The silence of another stream is reported: by then this one's would have been reported.
+        # Wait for the report about another, silent stream: a report about this one would have come before it.
         await client.create("another")
         assert await watch.statuses.get() == "stream_interrupted"
         assert (await client.entry(data_id))["pipeline_status"] == "success"
