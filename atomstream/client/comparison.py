@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atomstream.client.dataset import open_stream
 from atomstream.errors import ConfigError
+from atomstream.growth_comparison import Axis, averaged, first_mark
 from atomstream.optional import load
 
 if TYPE_CHECKING:
     import xarray
-
-MOST_STEPS: Final = 2000
-"""Steps of the time axis, if the caller does not give their length."""
 
 
 def compare(
@@ -54,14 +52,13 @@ def compare(
     times = [time_s for time_s, _ in series.values() if len(time_s)]
     if not times:
         raise ConfigError("None of the growths has a frame.")
-    low, high = min(t[0] for t in times), max(t[-1] for t in times)
     frame_s = min((float(np.median(np.diff(t))) for t in times if len(t) > 1), default=1.0)
-    step = step_s or max((high - low) / MOST_STEPS, frame_s)
-    if not (np.isfinite(step) and step > 0):
-        raise ConfigError(f"step_s is {step_s}; it must be finite and above 0.")
-    count = int((high - low) / step) + 1
-    grid = low + step * (np.arange(count) + 0.5)
-    values = np.stack([_averaged(time_s, found, low, step, count) for time_s, found in series.values()])
+    try:
+        axis = Axis.over(times, step_s, least=frame_s)
+    except ValueError:
+        raise ConfigError(f"step_s is {step_s}; it must be finite and above 0.") from None
+    grid = axis.centres
+    values = np.stack([averaged(time_s, found, axis) for time_s, found in series.values()])
     origin = "the first frame" if align is None else f"the mark {align!r}"
     time = ("time", grid, {"units": "s", "long_name": f"time from {origin}"})
     names = ("growth", np.array(list(series), dtype=object))
@@ -103,17 +100,8 @@ def _zero(name: str, growth: Any, align: str | None) -> float:
     if "mark_time" in growth:
         columns = (growth[f"mark_{part}"].values for part in ("time", "kind", "label"))
         marks = list(zip(*columns, strict=True))
-    times = [float(time_s) for time_s, kind, label in marks if align in (str(kind), str(label))]
-    times = [time_s for time_s in times if np.isfinite(time_s)]
-    if not times:
+    zero_s = first_mark([(time_s, str(kind), str(label)) for time_s, kind, label in marks], align)
+    if zero_s is None:
         texts = ", ".join(sorted({repr(str(label)) for _, _, label in marks})) or "none"
         raise ConfigError(f"{name} has no mark of the kind or text {align!r}; its marks: {texts}.")
-    return min(times)
-
-
-def _averaged(time_s: Any, values: Any, low: float, step: float, count: int) -> Any:
-    known = np.isfinite(values)
-    places = np.clip(((time_s[known] - low) / step).astype(np.int64), 0, count - 1)
-    totals = np.bincount(places, weights=values[known], minlength=count)
-    numbers = np.bincount(places, minlength=count)
-    return np.where(numbers > 0, totals / np.maximum(numbers, 1), np.nan)
+    return zero_s

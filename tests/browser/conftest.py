@@ -113,7 +113,7 @@ async def page(context: Any, server: LiveServer) -> AsyncIterator[Any]:
     made.set_default_timeout(20_000)
     made.on("pageerror", lambda error: problems.append(f"error: {error}"))
     made.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
-    made.on("console", lambda message: _note(problems, message))
+    made.on("console", lambda message: note_problem(problems, message))
     made.on("request", lambda asked: _note_request(problems, asked.url, server.url))
     yield made
     devtools = await context.new_cdp_session(made)
@@ -123,7 +123,8 @@ async def page(context: Any, server: LiveServer) -> AsyncIterator[Any]:
     assert problems == []
 
 
-def _note(problems: list[str], message: Any) -> None:
+def note_problem(problems: list[str], message: Any) -> None:
+    """Add a console message to ``problems``, if it is an error that no page handles."""
     if message.type == "error" and not EXPECTED.search(message.text):
         problems.append(f"console: {message.text}")
 

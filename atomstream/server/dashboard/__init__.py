@@ -13,7 +13,9 @@ from aiohttp import web
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.context import ServerContext
 from atomstream.server.dashboard import (
+    comparison,
     curves,
+    growths,
     images,
     oidc_sign_in,
     pages,
@@ -30,6 +32,7 @@ from atomstream.server.dashboard.sessions import know_shared_sessions, principal
 from atomstream.server.http.gate import GATE, Gate, Visible
 from atomstream.server.http.oidc_provider import OidcProvider
 from atomstream.server.http.open_sockets import SOCKETS, OpenSockets
+from atomstream.server.live.growth_summary import SummaryReader
 
 __all__ = ["ROUTES", "install", "know_shared_sessions", "principal_of_session"]
 
@@ -42,6 +45,8 @@ ROUTES: Final = (
     *series.routes,
     *curves.routes,
     *images.routes,
+    *growths.routes,
+    *comparison.routes,
 )
 
 
@@ -55,6 +60,7 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
     if context.settings.oidc is not None:
         app[oidc_sign_in.PROVIDER] = OidcProvider(context.settings.oidc)
     app[series.READER] = ColumnReader()
+    app[growths.SUMMARIES] = SummaryReader()
     arrivals = app[ARRIVALS] = Arrivals(
         is_alone=context.settings.store is None and not context.documents.is_shared
     )

@@ -63,6 +63,14 @@ async def stream_page(request: web.Request) -> web.Response:
     return _reply(request, "stream.html")
 
 
+@routes.get("/compare/{data_id}")
+@access(Right.NONE)
+async def compare_page(request: web.Request) -> web.Response:
+    """``GET /compare/{data_id}``: a stream over an earlier one; its script reads the id from the address."""
+    checked_id(request.match_info["data_id"])
+    return _reply(request, "compare.html")
+
+
 @routes.get("/dashboard/static/{path:.+}")
 @access(Right.NONE)
 async def static_file(request: web.Request) -> web.Response:

@@ -345,6 +345,7 @@ for (const button of document.querySelectorAll("[data-last]")) {
 }
 byId("follow").addEventListener("click", () => view.setFollow(!view.follow));
 byId("view").addEventListener("change", align);
+byId("compare").href = at(`/compare/${encodeURIComponent(dataId)}`);
 byId("csv-step").addEventListener("input", setLinks);
 byId("copy-path").addEventListener("click", () => navigator.clipboard?.writeText(byId("zarr-path").textContent).then(() => notify("The path was copied to the clipboard."), () => {}));
 byId("logout").addEventListener("click", logOut);
