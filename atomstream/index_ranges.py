@@ -1,7 +1,7 @@
 """A set of chunk indices kept as ranges, and its text form ``"3-5,9"``.
 
-A stream of ten hours has hundreds of thousands of chunks and few gaps. Every operation here costs what the number
-of ranges costs, not the number of indices, so such sets may be copied, compared and sent in the event loop.
+A stream of ten hours has hundreds of thousands of chunks and few gaps. The time of every operation depends on the
+number of ranges, not of indices, so such sets may be copied, compared and sent in the event loop.
 """
 
 from __future__ import annotations

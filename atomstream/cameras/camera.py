@@ -1,7 +1,7 @@
 """The interface of all cameras: open, take frame after frame, close.
 
-An adapter translates one driver to this interface. What all cameras need is not in the adapters: counters that wrap,
-clocks of devices, gaps and a camera that is unplugged are handled by :class:`atomstream.cameras.Grabber`.
+An adapter translates one driver to this interface. Functions that all cameras need are not in the adapters: counters
+that wrap, clocks of devices, gaps and a camera that is unplugged are handled by :class:`atomstream.cameras.Grabber`.
 """
 
 from __future__ import annotations

@@ -131,7 +131,9 @@ class CameraFeed:
         return self._delivered
 
     def raise_failure(self) -> None:
-        """Raise, once, what the camera or the receiver raised and ended the feed with; nothing if all is well."""
+        """Raise, once, what the camera or the receiver raised and ended the feed with; nothing if there was no
+        error.
+        """
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

@@ -107,7 +107,7 @@ class Nodes:
         """The dtype of the frames and their largest value.
 
         Raises:
-            ConfigError: the format is packed; its values would not be those of an array.
+            ConfigError: the format is packed: pixels share bytes, so they are not the elements of an array.
         """
         return depth_of(self._camera, str(self.read("PixelFormat")))
 

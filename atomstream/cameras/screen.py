@@ -26,8 +26,8 @@ DEFAULT_FPS: Final = 20.0
 class ScreenCamera:
     """Takes a picture of a part of the screen at ``settings.fps`` (20 by default); grey is the mean of the colours.
 
-    What lies over the window is in the picture too, and scaling by the desktop changes pixels: use it only where the
-    program offers neither a driver nor files.
+    Other windows in front are in the picture too, and scaling by the desktop changes pixels. So use it only if the
+    camera's program offers neither a driver nor files.
     """
 
     def __init__(self, which: str) -> None:

@@ -1,4 +1,4 @@
-"""``atomstream camera``: which cameras there are, and what one of them sees."""
+"""``atomstream camera``: lists the cameras, and shows the picture of one of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def camera() -> None:
-    """List cameras, and look through one before a growth; stream with `atomstream stream --camera NAME`."""
+    """List cameras, and show the picture of one before a growth; stream with `atomstream stream --camera NAME`."""
 
 
 @camera.command(name="list")

@@ -55,7 +55,7 @@ def services(config: Path | None, **flags: str | None) -> dict[str, str | None]:
 @store_option
 @service_url("--bus", "Message bus: nats://HOST:4222, several servers with commas between them")
 def check(config: Path | None, **flags: str | None) -> int:
-    """Ask each service whether servers can rely on it, and print a line for each.
+    """Check each service, and print a line for each.
 
     Needs no data folder, and starts nothing. In the store, small objects are made and removed again. Services and
     secrets are those of `atomstream serve`: options, environment, or the file of --config.

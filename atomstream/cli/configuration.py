@@ -1,8 +1,8 @@
 """The settings of ``atomstream serve`` from four places: flag, environment variable, file, default, in this order.
 
 A setting has one name in all of them: ``max_uploads`` is ``--limit max_uploads=8``, ``ATOMSTREAM_SERVER_MAX_UPLOADS=8``
-and ``max_uploads = 8`` under ``[limits]`` in the file. A name that does not exist is an error wherever it is: a
-mistyped setting would otherwise have no effect, and no message would show it.
+and ``max_uploads = 8`` under ``[limits]`` in the file. A name that does not exist is an error in each of these places:
+a mistyped setting would otherwise have no effect, and no message would show it.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def list_keys(data_dir: Path) -> int:
 @click.argument("key_id", metavar="ID")
 @data_option
 def revoke(key_id: str, data_dir: Path) -> int:
-    """Revoke the key with that ID (or its first digits): from now on it opens nothing.
+    """Revoke the key with that ID (or its first digits): from now on requests with it are refused.
 
     A running server applies it within a second or two. Upload addresses that it gave out before stay valid for their
     15 minutes.

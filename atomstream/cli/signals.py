@@ -77,9 +77,9 @@ MAX_ROWS: Final = 5_000
 def signals(endpoint: str | None, api_key: str | None, path: Path, **options: Any) -> int:
     """Stream signals of instruments (temperature, pressure, shutters) from a CSV log.
 
-    On an atomstream server they lie beside the frames of the same sample (--sample). What the log means is found from
-    its header and its first lines: separator, decimal comma, units as in "T (degC)", the column and the form of the
-    times. Words such as open and closed are 1 and 0.
+    On an atomstream server they lie beside the frames of the same sample (--sample). The layout of the log is detected
+    from its header and its first lines: separator, decimal comma, units as in "T (degC)", the column and the form of
+    the times. Words such as open and closed are 1 and 0.
 
     \b
     Examples:

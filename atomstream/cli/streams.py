@@ -98,9 +98,8 @@ def move(
 ) -> int:
     """Move the stream DATA_ID to another PROJECT, given by its name or UUID, or to another sample.
 
-    Frames, results and marks stay as they are. With the project changes who sees the stream, and which rule of
-    retention holds for it; with the sample, with which growths it is compared and which signals of instruments lie
-    beside its frames.
+    Frames, results and marks stay as they are. The project decides who sees the stream, and which rule of retention
+    applies to it. The sample decides which signals of instruments are shown with its frames.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``atomstream backup``, ``restore``, ``check`` and ``gc``: care for a server's data folder."""
+"""``atomstream backup``, ``restore``, ``check`` and ``gc``: maintenance of a server's data folder."""
 
 from __future__ import annotations
 
@@ -141,11 +141,11 @@ def check(data_dir: Path, rate: float | None) -> int:
 )
 @click.option("--delete", is_flag=True, help="Remove what was found. Without it, nothing is changed.")
 def gc(data_dir: Path, days: float, delete: bool) -> int:
-    """List what nothing in a data folder refers to; with --delete, remove it.
+    """List the unreferenced files of a data folder; with --delete, remove them.
 
     These are leftovers of interrupted writes that are a day old, files of deleted streams, and damaged files that were
-    set aside --days ago. Without --delete nothing is removed: what was set aside may be somebody's last copy, and a
-    removal can't be undone.
+    set aside --days ago. Without --delete nothing is removed: a file that was set aside may be the last copy of the
+    data, and a removal can't be undone.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The points of one channel of an instrument, as a reader gets them."""
+"""The points of one channel of an instrument, as the reading client returns them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One stream as a reader sees it: frames like an array, read when they are used, and results for xarray."""
+"""One stream in the reading client: frames like an array, read when they are used, and results for xarray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the services of a cluster: each is asked, and nothing is changed but probes in the store."""
+"""Checks the services of a cluster. Nothing is changed, except for test objects in the store, which are removed."""
 
 from __future__ import annotations
 

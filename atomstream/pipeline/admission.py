@@ -1,6 +1,6 @@
 """Admission of pushed chunks: reserve memory (or apply ``on_full``), copy the frames, accept.
 
-Before its acceptance a chunk leaves no trace; from then on the ledger lists it. Acceptance happens in the copying
+Before its acceptance a chunk is recorded nowhere; from then on the ledger lists it. Acceptance happens in the copying
 thread right after the copy. So a cancelled ``push`` has either used no index or delivered a whole chunk. See
 docs/decisions/0006-push-copies.md.
 """

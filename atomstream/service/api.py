@@ -2,7 +2,8 @@
 
 The methods raise subclasses of ``ServiceError`` from :mod:`atomstream.errors` and no exceptions of the HTTP library.
 ``ConnectionFailedError``, ``ServerBusyError``, ``UrlExpiredError`` and ``ChecksumMismatchError`` are transient.
-``AuthenticationError`` needs a person. ``RejectedError`` (``NotFoundError``, ``ConflictError``) is permanent.
+``AuthenticationError`` can only be solved by the user. ``RejectedError`` (``NotFoundError``, ``ConflictError``) is
+permanent.
 """
 
 from __future__ import annotations
@@ -225,7 +226,7 @@ class ServiceApi:
         await self._change_stream(f"rename the stream {data_id}", data_id, {"name": name})
 
     async def move_stream(self, data_id: str, to: dict[str, Json]) -> tuple[str, ...]:
-        """Move a stream to another project or sample (atomstream server only); returns a word about each change.
+        """Move a stream to another project or sample (atomstream server only); returns a short text about each change.
 
         ``to`` has ``project_id`` or ``physical_sample_id``, None: to none; or ``sample_name``, of a sample that is made
         if there is none.

@@ -152,7 +152,7 @@ def _kind(status: int, code: str, *, upload: bool) -> type[ServiceError]:
 
 
 def misdirected(context: RequestContext, cause: str, **facts: Any) -> ConnectionFailedError:
-    """The exception for an upload that something else than the server has answered; ``cause`` is a clause."""
+    """The exception for an upload that was answered by another program than the server; ``cause`` is a clause."""
     return ConnectionFailedError(
         f"Could not {context.what}: {cause}, which is not the answer of an atomstream server. {context.elsewhere}",
         never_sent=True,
@@ -291,7 +291,7 @@ class ErrorBody:
     def parse(cls, body: bytes, secrets: tuple[str, ...]) -> ErrorBody:
         """Parse the body of an error. All ``secrets`` in it are replaced by ``***``.
 
-        A key that is only a short word is not: "wrong" would be removed from "The API key is wrong".
+        A key that is only a short word is not replaced: the key "wrong" would be removed from "The API key is wrong".
         """
         text = body.decode("utf-8", "replace")
         for secret in secrets:

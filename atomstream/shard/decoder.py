@@ -1,4 +1,6 @@
-"""Decoding of shards. Input may be hostile: everything is checked, and no more than one frame is decoded at a time."""
+"""Decoding of shards. The input is not trusted: everything is checked, and no more than one frame is decoded at a
+time.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Signals from a CSV log, also one that a program is still appending to.
 
-What the log means is found from its text, and refused with the option that states it where it can't be known:
+The layout is detected from the text. What can't be detected is an error that names the option for it:
 separator, decimal comma, header, units in the header (``T (°C)``, ``p [mbar]``), the column of the times, and the form
 of the times. A line that is not complete yet is read when it is.
 """

@@ -1,9 +1,9 @@
-"""Frames of a recording that can't be read: what is missing, and how reading goes on behind it.
+"""Frames of a recording that can't be read: what is missing, and how reading continues after it.
 
 A reader raises :class:`FrameDamage` for one frame. :class:`IndexedFrames` and the video reader turn it into a
-:class:`Gap` and deliver all whole frames before it. What comes then, is decided by ``skip_damaged``: reading ends with
-:class:`DamagedSourceError` (False), goes on behind the gap (True), or goes on and ends with that error (None). A frame
-that is decoded in part is never delivered.
+:class:`Gap` and deliver all whole frames before it. What happens then depends on ``skip_damaged``: reading ends with
+:class:`DamagedSourceError` (False), continues after the gap (True), or continues and ends with that error (None). A
+frame that is decoded in part is never delivered.
 """
 
 from __future__ import annotations

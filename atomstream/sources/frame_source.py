@@ -76,7 +76,7 @@ class FrameSource(Protocol):
 
     @property
     def gaps(self) -> Sequence[Gap]:
-        """Frames that the last reading left out because they can't be read, if it was asked to go on there."""
+        """Frames that the last reading left out because they can't be read, with ``skip_damaged``."""
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` (>= 1) at a time, only the last chunk shorter."""

@@ -1,9 +1,9 @@
-"""What the numbers of a pixel mean: the one place where stored samples become frames, for all kinds of files.
+"""Conversion of stored samples to frames, in one place for all kinds of files: what the numbers of a pixel mean.
 
 A reader describes the samples of its file by a :class:`PixelFormat`; :class:`PixelReader` makes frames of them, uint8
 or uint16, in which a larger number is brighter. Values are counts and are never scaled, except by ``levels`` and for
-the limited range of video, which has its own black and white. What would be a guess is refused, and the error names
-the option that decides.
+the limited range of video, which has its own black and white. Where the meaning is not certain, the file is refused,
+and the error names the option that states it.
 """
 
 from __future__ import annotations

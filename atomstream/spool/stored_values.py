@@ -1,6 +1,6 @@
-"""Checks of values that were read from a file of the spool. A checksum proves that nothing was damaged, not that a
-value makes sense: another program may have written the file. So each value has its type and range checked, and a wrong
-one damages only the record, entry or description that contains it.
+"""Checks of values that were read from a file of the spool. A checksum proves that the bytes are undamaged, not that a
+value is possible: another program may have written the file. So the type and range of each value are checked, and a
+wrong one damages only the record, entry or description that contains it.
 
 All functions return the value, or raise ValueError.
 """
@@ -48,7 +48,7 @@ def stored_flag(value: Any) -> bool:
 
 
 def stored_integer(value: Any, low: int, high: int) -> int:
-    """An integer from ``low`` to ``high``; True and False are none."""
+    """An integer from ``low`` to ``high``; True and False are refused."""
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"expected a whole number of {low} .. {high}")
     return value

@@ -45,7 +45,7 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class LateSignals:
-    """What the registration of a stream of signals needs besides: arguments of ``initialize``."""
+    """Additional arguments of ``initialize`` for the registration of a stream of signals."""
 
     points_per_chunk: int
     synth_source_id: str | int | None = None

@@ -29,8 +29,8 @@ _SAFE: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"
 @routes.get(CHUNK_PATH)
 @access(Right.READ)
 async def chunk(request: web.Request) -> web.StreamResponse:
-    """The stored bytes of a chunk: one shard. A header has the number of its frames, height, width, and the chunk size
-    of the shard.
+    """The stored bytes of a chunk: one shard. A header has the number of its frames, height, width, the stream's chunk
+    size and the pixel type.
     """
     archive = await _archive(request)
     index = _number(request.match_info["index"], MAX_CHUNK_INDEX, "a chunk index")

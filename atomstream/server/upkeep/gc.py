@@ -1,4 +1,4 @@
-"""Finds and removes what nothing refers to: leftovers of interrupted work, and old files that were set aside.
+"""Finds and removes unreferenced files: leftovers of interrupted work, and old files that were set aside.
 
 Works while the server runs, because only what has not changed for a day is a leftover: an upload, a document or the
 creation of a stream takes minutes at most. Frames and results are never removed: a folder that lost its
@@ -60,7 +60,7 @@ def collect_garbage(
     clock: Callable[[], float] = time.time,
     say: Callable[[Garbage], None] = lambda _garbage: None,
 ) -> GcReport:
-    """Find, and with ``delete`` remove, what nothing refers to.
+    """Find unreferenced files, and with ``delete`` remove them.
 
     ``days`` is the age from which on files that were set aside are removed.
 

@@ -83,7 +83,7 @@ def finished(lines: bytes, made: str, source: Path) -> bytes:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a backup, or what an interrupted one has of it.
+    """The manifest of a backup; of an interrupted backup, the part that was written.
 
     Raises:
         ConfigError: there is none, or it is damaged.

@@ -1,4 +1,4 @@
-"""A limit on the rate of reading: a backup or check must not take the disk from running streams."""
+"""A limit on the rate of reading: a backup or check must leave the disk's speed to running streams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pace:
         self.nbytes = 0
 
     def note(self, nbytes: int) -> None:
-        """``nbytes`` were read: returns when the next ones may be."""
+        """Count ``nbytes`` that were read; waits until the next ones may be read."""
         self.nbytes += nbytes
         if self._bytes_per_s:
             wait_s = self._began + self.nbytes / self._bytes_per_s - self._clock()
