@@ -1,4 +1,4 @@
-"""A month in small: ``python -m benchmarks.month [--streams N] [--abandoned N] [--watchers N] [--kills N]``.
+"""A month of use, shortened: ``python -m benchmarks.month [--streams N] [--abandoned N] [--watchers N] [--kills N]``.
 
 Streams are created, streamed, ended, listed, searched and deleted, others are never ended, pages and feeds are open,
 and the server is killed at random moments and started again. Printed are handles, threads and memory of the server
@@ -136,7 +136,7 @@ class Run:
                 raise aiohttp.ClientError(f"{reply.status} {await reply.text()}")
 
     async def _try(self, ask: Callable[[WireClient], Awaitable[T]]) -> T:
-        """The result of a request, repeated while the server is away."""
+        """The result of a request, repeated while the server is unreachable."""
         while True:
             await self._up.wait()
             try:

@@ -16,7 +16,7 @@ from atomstream.cli.serve import bus_address, read_limits
 from atomstream.cli.service_urls import BUS_HELP, service_url
 
 GAP_WAIT_S = 30.0
-"""A chunk may come much later than its successor: its server was killed, or a service was away for some time."""
+"""A chunk may come much later than its successor: its server was killed, or a service was unreachable for some time."""
 
 
 @click.command()

@@ -107,7 +107,7 @@ def signals(endpoint: str | None, api_key: str | None, path: Path, **options: An
     if not first.times and not options["follow"]:
         raise ConfigError(f"{path} has no rows. With --follow, lines that are added later are streamed.")
     login = resolve_login(api_key, endpoint)
-    # A log that is followed is streamed from now on, also if the server is away; a file can be streamed later.
+    # A log that is followed is streamed from now on, also if the server is unreachable; a file can be streamed later.
     when: WhenUnreachable = "record" if options["follow"] else "raise"
     streamer = TimeseriesStreamer(login.api_key, login.endpoint, when_unreachable=when)
     try:

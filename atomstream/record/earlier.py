@@ -114,7 +114,7 @@ class EarlierRecordings:
                 "What was saved until then is kept, and sent to its server."
             )
         while True:
-            with suppress(DrainTimeoutError):  # the server is away: nothing is discarded
+            with suppress(DrainTimeoutError):  # the server is unreachable: nothing is discarded
                 report = await streamer.finalize(entry.data_id)
                 break
         if report["closed"] and entry.state == "saved":

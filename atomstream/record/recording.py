@@ -343,7 +343,7 @@ class Recording:
     async def _deliver(self) -> None:
         """End the stream on the server, whenever it answers."""
         while self.report is None:
-            with suppress(DrainTimeoutError):  # the server is away: nothing is discarded
+            with suppress(DrainTimeoutError):  # the server is unreachable: nothing is discarded
                 self.report = await self.streamer.finalize(self.data_id)
 
     async def _wait_saved(self) -> None:

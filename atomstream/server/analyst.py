@@ -65,7 +65,7 @@ async def running_analyst(settings: ServerSettings) -> AsyncIterator[RunningAnal
         await asyncio.to_thread(check_store, store)
         stack.enter_context(own_data_dir(settings.data_dir, store=store.name))
         cluster = await stack.enter_async_context(joined_cluster(settings, store))
-        # Its own small catalogue: that of the cluster is not needed here, and may be away.
+        # Its own small catalogue: that of the cluster is not needed here, and may be unreachable.
         database = await Database.open(settings.data_dir)
         stack.push_async_callback(database.close)
         shares = handle_shares(settings)

@@ -54,7 +54,7 @@ class LateSignals:
 
 @dataclass(frozen=True, slots=True)
 class LateRegistration:
-    """What is left to be done on the server for a stream that began while the server was away.
+    """What is left to be done on the server for a stream that began while the server was unreachable.
 
     ``sample``, ``tags``, ``project_id`` and ``azimuth`` are the arguments of ``initialize``. ``server_id`` is the
     stream's id on the server; empty until the stream is created there. ``events``, ``calibration`` and

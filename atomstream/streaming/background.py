@@ -19,7 +19,7 @@ MAX_EXPIRY_INTERVAL_S: Final = 60.0
 
 
 class TaskSupervisor:
-    """A set of asyncio tasks that nothing awaits. A failed task is logged: none of them carries frames."""
+    """A set of asyncio tasks that nothing awaits. A failed task is only logged, because none of them handles frames."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()

@@ -1,4 +1,4 @@
-"""Streams that begin while the server is away: a local id now, a stream on the server when it is back.
+"""Streams that begin while the server is unreachable: a local id now, a stream on the server when it is back.
 
 ``initialize`` returns a local id if the server can't be reached. The spool keeps the frames and the arguments of
 ``initialize``. Each upload first registers the stream, so the uploader's repetitions, its pauses and its probes of the
@@ -114,8 +114,8 @@ class LateRegistrations:
         registered = self.find_server_id(data_id)
         if registered is None:
             raise ConnectionFailedError(
-                f"Stream {data_id} began while the server was away and is not registered yet. Its frames are kept "
-                "and sent when the server answers again.",
+                f"Stream {data_id} began while the server was unreachable and is not registered yet. Its frames are "
+                "kept and sent when the server answers again.",
                 never_sent=True,
             )
         return registered

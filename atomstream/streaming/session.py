@@ -148,7 +148,7 @@ class StreamingSession:
         try:
             folder = await self._run_on_disk(lambda: spool.create_stream(endpoint, spec, late=late))
         except SpoolError as disk_error:
-            log.warning("%s So the stream can't begin while the server is away.", disk_error)
+            log.warning("%s So the stream can't begin while the server is unreachable.", disk_error)
             raise error from None
         self._late.add(folder)
         self._pipeline.open(spec, folder)

@@ -1,4 +1,4 @@
-"""The month in small, in its shortest form: nothing that the server answered is lost by kills."""
+"""``benchmarks.month`` in its shortest form: kills of the server lose nothing that it has acknowledged."""
 
 from __future__ import annotations
 

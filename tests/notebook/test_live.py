@@ -124,7 +124,9 @@ def test_errors_name_what_is_wrong(server: ThreadedServer) -> None:
     ],
 )
 def test_the_state_of_a_number(facts: Facts, state: str, words: str) -> None:
-    """A number is stale if it is older than the next one should be, if the server is away, or if results are late."""
+    """A number is stale if it is older than the next one should be, if the server is unreachable, or if results are
+    late.
+    """
     found, why = state_of(facts)
     assert found == state
     assert words in why

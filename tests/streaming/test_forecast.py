@@ -38,15 +38,21 @@ def test_without_a_disk_it_is_memory_that_fills() -> None:
 
 def test_a_failure_is_the_cause_and_not_the_uplink() -> None:
     """While uploads fail, the message has the failure and no speed of the uplink, which is not known."""
-    message = forecast(Rates(120.0, 20e6, 6.0, 1e6), FreeSpace(GB, 19 * GB), failure="The server is away.")
-    assert message.startswith("The server is away. The backlog grows 19.0 MB/s; the disk is full in 17 min.")
+    message = forecast(
+        Rates(120.0, 20e6, 6.0, 1e6), FreeSpace(GB, 19 * GB), failure="The server is unreachable."
+    )
+    assert message.startswith(
+        "The server is unreachable. The backlog grows 19.0 MB/s; the disk is full in 17 min."
+    )
     assert "uplink" not in message
     assert "frames a second" not in message
 
 
 def test_when_a_warning_is_due_and_ends() -> None:
-    """A server that is away is no slow uplink, nor in the seconds after it; the end of a slow uplink shows once."""
-    times, away = WarningTimes(), "The server is away."
+    """A server that is unreachable is no slow uplink, nor in the seconds after it; the end of a slow uplink shows
+    once.
+    """
+    times, away = WarningTimes(), "The server is unreachable."
     assert not times.is_due(0.0, "", lags=False)
     assert times.is_due(2.0, away, lags=True)
     times.note_warning(2.0, away)

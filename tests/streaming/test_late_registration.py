@@ -1,4 +1,6 @@
-"""``initialize`` while the server is away: a local id, frames in the spool, registration when the server is back."""
+"""``initialize`` while the server is unreachable: a local id, frames in the spool, registration when the server is
+back.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A stream of signals begins while the server is away, as one of frames: a local id, registered when it is back."""
+"""A stream of signals begins while the server is unreachable, as one of frames: a local id, registered when it is
+back.
+"""
 
 from __future__ import annotations
 

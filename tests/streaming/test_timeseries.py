@@ -155,7 +155,9 @@ async def test_many_points_in_one_push(server: LiveServer, streamer: AsyncTimese
 
 
 async def test_an_outage_and_a_crash_lose_nothing(serve: Serve, tmp_path: Path) -> None:
-    """Points pushed while the server is away are in the spool; the next streamer delivers them and ends the stream."""
+    """Points pushed while the server is unreachable are in the spool; the next streamer delivers them and ends the
+    stream.
+    """
     server = await serve()
     settings: dict[str, Any] = {"spool_dir": tmp_path, "spool_min_free_bytes": 0}
     async with AsyncTimeseriesStreamer(server.api_key, server.url, **settings) as streamer:

@@ -45,7 +45,7 @@ def open_checked(
         if not archive.is_cache:
             _note_bad_shards(archive)
         _note_set_aside(archive)
-    except StoreError:  # the store is away, or has no such stream: nothing is wrong with the files
+    except StoreError:  # the store is unreachable, or has no such stream: nothing is wrong with the files
         raise
     except OSError as error:
         if error.errno in NO_RESOURCES:

@@ -211,7 +211,7 @@ class ThinnedFrames:
             self._write([(self._first(index), self.present(index).astype(np.int32))])
 
     def nearest(self, frame: int) -> int | None:
-        """The kept frame that is nearest to ``frame``, which is stored; None if none is near it."""
+        """The kept frame nearest to the stored frame ``frame``; None if no kept frame is near it."""
         if not self.exists:
             return frame
         reach = 64

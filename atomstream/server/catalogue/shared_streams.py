@@ -31,7 +31,7 @@ class SharedStreams(StreamsTable):
     """Rows of streams for a server that shares its catalogue.
 
     A new stream waits for its row (:meth:`add`). Changes and lengths of a stream are collected, and written at most
-    :data:`GROWN_PERIOD_S` later by a separate task. While the database is away they are kept: the newest of each
+    :data:`GROWN_PERIOD_S` later by a separate task. While the database is unreachable they are kept: the newest of each
     stream, which is little memory however long that lasts.
     """
 
@@ -56,7 +56,8 @@ class SharedStreams(StreamsTable):
         except (CatalogueAwayError, TimeoutError):
             if left := self._changed.keys() | self._grown.keys():
                 log.warning(
-                    "the catalogue is away: the rows of %d streams are older than their frames", len(left)
+                    "the catalogue is unreachable: the rows of %d streams are older than their frames",
+                    len(left),
                 )
 
     @property

@@ -101,7 +101,7 @@ class JetStreamLog:
                 await subscription.unsubscribe()
 
     async def follow(self, subject: str, after: int) -> AsyncGenerator[LogEntry, None]:
-        """All entries above ``after``, then each new one; waits while the bus is away."""
+        """All entries above ``after``, then each new one; waits while the bus is unreachable."""
         waiting = _Waiting()
         subscription = await self._subscribe(subject, waiting)
         stop_listening = self._bus.when_reconnected(waiting.note_gap)

@@ -1,4 +1,4 @@
-"""Announces stored chunks without making their uploads wait for a message bus that is away.
+"""Announces stored chunks without making their uploads wait for a message bus that is unreachable.
 
 A chunk that is in the store is safe, and its notice only wakes the process that analyses the stream. So an upload is
 answered although its notice could not be delivered yet. Such notices wait here, two for each stream at most, and are

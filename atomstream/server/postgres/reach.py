@@ -85,7 +85,7 @@ class Reach:
 
     @property
     def problem(self) -> str:
-        """A sentence while the database is away; empty otherwise."""
+        """A sentence while the database is unreachable; empty otherwise."""
         if self._since is None:
             return ""
         return (

@@ -135,7 +135,7 @@ async def delete_stream(request: web.Request) -> web.Response:
     """
     context, data_id = context_of(request), checked_id(request.match_info["data_id"])
     if data_id in context.streams.deleted and not (context.streams.folder / data_id).exists():
-        # An earlier request has deleted it, and the bus may have been away when the notice was to be sent.
+        # An earlier request has deleted it, and the bus may have been unreachable when the notice was to be sent.
         await context.announce(Notice(data_id=data_id, kind="deleted"))
     archive, name = await _open(context, data_id)
     project_id = None if data_id in context.streams.deleted else await context.streams.project_of(data_id)

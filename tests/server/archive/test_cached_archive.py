@@ -52,7 +52,7 @@ class _Away(LocalStore):
     def _path(self, key: str) -> Path:
         if self.left is not None:
             if not self.left:
-                raise StoreUnavailableError("the store is away", key)
+                raise StoreUnavailableError("the store is unreachable", key)
             self.left -= 1
         return super()._path(key)
 

@@ -66,7 +66,7 @@ async def test_a_late_chunk_does_not_hide_the_end(made: Desk) -> None:
 async def test_an_end_is_announced_once_the_bus_is_there(
     made: Desk, monkeypatch: pytest.MonkeyPatch, status: Status
 ) -> None:
-    """A stream without data for long, or one that was finished later: the bus was away just then."""
+    """A stream without data for long, or one that was finished later: the bus was unreachable just then."""
     monkeypatch.setattr("atomstream.server.live.replicated_results.AGAIN_S", 0.0)
     tries: asyncio.Queue[Notice] = asyncio.Queue()
 

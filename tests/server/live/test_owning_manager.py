@@ -125,7 +125,7 @@ async def test_an_earlier_owner_does_not_begin_it_again(made: Desk, analyst: Own
 
 
 class _AwayOnce:
-    """A placement whose bus is away at the first notice."""
+    """A placement whose bus is unreachable at the first notice."""
 
     def __init__(self) -> None:
         self.tried = 0
@@ -139,7 +139,9 @@ class _AwayOnce:
 
 
 async def test_a_deletion_is_announced_by_the_next_attempt(tmp_path: Path, serve: Serve) -> None:
-    """The bus was away when a stream was deleted: the client sends the request again, and the owner is notified."""
+    """The bus was unreachable when a stream was deleted: the client sends the request again, and the owner is
+    notified.
+    """
     server = await serve(store=str(tmp_path / "store"))
     placement = _AwayOnce()
     async with WireClient(server) as client:

@@ -1,4 +1,4 @@
-"""Uploads do not wait for a message bus that is away; their chunks are announced when it is there again."""
+"""Uploads do not wait for a message bus that is unreachable; their chunks are announced when it is there again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A server dies in the middle of an upload, and S3 is away: the real client loses nothing, and nothing is doubled."""
+"""A server dies in the middle of an upload, and S3 is unreachable: the real client loses nothing, and nothing is
+doubled.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ export class Zoom {
     this.at = { scale: whole, x: inside(x), y: inside(y) };
     remember("zoom", this.at);
     const percent = (share) => `${(100 * share).toFixed(4)}%`;
-    // The film is laid out larger, not transformed: lines and letters of the regions keep their size.
+    // The element is made larger, not transformed with CSS, so lines and letters of the regions keep their size.
     Object.assign(this.film.style, {
       width: percent(whole),
       height: percent(whole),
