@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,6 +31,11 @@ __all__ = [
     "restored_logging",
     "s3_server",
 ]
+
+# Compiled modules are stored, also where the user's environment forbids it: the tests start hundreds of processes, each
+# of which would compile the package again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # An example takes longer on a busy machine, which is no failure.
 hypothesis.settings.register_profile(

@@ -1,4 +1,4 @@
-"""How a parallel run distributes the tests: one by one, except those that use several cores, which share one process.
+"""How a parallel run distributes the tests: one by one, except those that one process must run.
 
 pytest-xdist's ``--dist loadgroup`` does not group them: it appends the group to a private attribute of the test, which
 pytest 9 does not use for the name of the test.
@@ -6,18 +6,38 @@ pytest 9 does not use for the name of the test.
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from tests.paths import REPO
 
 HEAVY = ("tests/browser/", "tests/benchmarks/")
 """Folders whose tests use several processor cores each: one of their tests runs at a time."""
 
+SHARED = 'scope="module"'
+"""What a file contains whose tests share a set-up: one process runs all of them, and makes it once."""
+
+
+@cache
+def with_shared_setup() -> frozenset[str]:
+    """The test files, relative to the repository, that set something up for all their tests."""
+    found = (path for path in (REPO / "tests").rglob("test_*.py") if SHARED in path.read_text("utf-8"))
+    return frozenset(path.relative_to(REPO).as_posix() for path in found)
+
 
 class Scheduling(LoadScopeScheduling):
-    """All tests of the folders ``HEAVY`` are one unit of work, which starts first; every other test is one unit."""
+    """The folders ``HEAVY`` are one unit of work; so is each file with a shared set-up, and every other test.
+
+    The scheduler starts with the largest units.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "heavy" if nodeid.startswith(HEAVY) else nodeid
+        if nodeid.startswith(HEAVY):
+            return "heavy"
+        file = nodeid.partition("::")[0]
+        return file if file in with_shared_setup() else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is no such hook

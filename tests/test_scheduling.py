@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.paths import REPO
-from tests.scheduling import HEAVY, Scheduling, pytest_xdist_make_scheduler
+from tests.scheduling import HEAVY, Scheduling, pytest_xdist_make_scheduler, with_shared_setup
 
 
 def test_heavy_tests_are_one_unit_of_work() -> None:
@@ -19,6 +19,16 @@ def test_heavy_tests_are_one_unit_of_work() -> None:
     assert {scope_of(name) for name in names} == {"heavy"}
     others = [f"tests/shard/test_shard.py::test[{number}]" for number in range(3)]
     assert len({scope_of(name) for name in [*others, names[0]]}) == 4
+
+
+def test_files_with_a_shared_setup_are_one_unit_each() -> None:
+    """All tests of such a file go to one process, which makes the set-up once."""
+    scope_of = Scheduling.__new__(Scheduling)._split_scope
+    files = {file for file in with_shared_setup() if not file.startswith(HEAVY)}
+    assert "tests/faults/test_campaign.py" in files
+    assert "tests/shard/test_shard.py" not in files
+    for file in files:
+        assert {scope_of(f"{file}::test[a::b]"), scope_of(f"{file}::other")} == {file}
 
 
 @pytest.mark.parametrize("dist", ["worksteal", "loadfile", "no"])

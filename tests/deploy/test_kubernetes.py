@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -20,7 +21,6 @@ from atomstream.version import __version__
 from tests.paths import REPO
 
 yaml = pytest.importorskip("yaml")
-kubernetes_validate = pytest.importorskip("kubernetes_validate")
 
 FOLDER = REPO / "deploy" / "kubernetes"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
@@ -40,11 +40,17 @@ def pods() -> dict[str, dict[str, Any]]:
     return {name: one["spec"]["template"] for name, one in made.items()}
 
 
+@pytest.fixture(scope="module")
+def validation() -> ModuleType:
+    """The package ``kubernetes_validate``. Its import takes 5 s of processor time: only one test process does it."""
+    return pytest.importorskip("kubernetes_validate")
+
+
 @pytest.mark.parametrize("one", OBJECTS, ids=lambda one: f"{one['kind']}-{one['metadata']['name']}")
 @pytest.mark.parametrize("version", ["1.30", "1.33"])
-def test_kubernetes_accepts_them(one: dict[str, Any], version: str) -> None:
+def test_kubernetes_accepts_them(one: dict[str, Any], version: str, validation: ModuleType) -> None:
     """Each object is valid by the schema of Kubernetes itself, with no unknown field."""
-    kubernetes_validate.validate(one, version, strict=True)
+    validation.validate(one, version, strict=True)
 
 
 def test_all_files_are_applied() -> None:
