@@ -132,6 +132,11 @@ class LiveWidget(anywidget.AnyWidget):
         follower = getattr(self, "_follower", None)
         return follower is not None and follower.running
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the widget reads no more from the server, as after the stream's end; False after ``timeout_s``."""
+        follower = getattr(self, "_follower", None)
+        return follower is None or follower.wait(timeout_s)
+
     def close(self) -> None:
         """Stop following and remove the widget from the notebook. Further calls have no effect."""
         _open_widgets.discard(self)
@@ -195,6 +200,12 @@ class _Follower:
                 self._loop.call_soon_threadsafe(self._task.cancel)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(5.0)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for the end of the thread; False if it still runs."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.running
 
     async def _main(self, data_id: str | None) -> None:
         async with self._client:

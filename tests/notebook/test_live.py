@@ -60,7 +60,8 @@ def test_it_follows_a_stream_to_its_end(server: ThreadedServer, streamer: RHEEDS
         streamer.push(data_id, 1, growth()[CHUNK:])
         streamer.finalize(data_id)
         wait_for(widget, lambda: widget.state == ENDED)
-        wait_for(widget, lambda: not widget.following)
+        assert widget.wait(LIMIT_S)
+        assert not widget.following
         times, values = times_and_values(widget)
         assert len(times) == 2 * CHUNK
         assert (np.diff(times) > 0).all()

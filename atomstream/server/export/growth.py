@@ -152,5 +152,5 @@ def utc_text(unix_ms: float | None) -> str:
 
 
 def plain_text(text: str) -> str:
-    """A user's text without characters that are not printed, which become blanks. HDF5 allows no NUL in a text."""
+    """A user's text without characters that are not printed, which become blanks."""
     return "".join(char if char.isprintable() else " " for char in text)

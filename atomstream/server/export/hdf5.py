@@ -15,7 +15,7 @@ import numpy as np
 
 from atomstream.long_names import long_name_of
 from atomstream.server.export.careful_file import new_hdf5
-from atomstream.server.export.growth import Growth, plain_text, utc_text
+from atomstream.server.export.growth import Growth, utc_text
 from atomstream.version import __version__
 
 if TYPE_CHECKING:
@@ -134,14 +134,14 @@ def _attributes(growth: Growth) -> dict[str, str | float]:
     metadata = growth.metadata
     named = {"sample": metadata.sample, "project": metadata.project}
     return {
-        "title": plain_text(metadata.name),
+        "title": _text(metadata.name),
         "data_id": metadata.data_id,
         "start_time": utc_text(growth.status.origin_unix_ms),
         "fps": metadata.fps,
         "rotations_per_min": metadata.rotations_per_min,
-        "azimuth": plain_text(metadata.azimuth_label or ""),
-        **{name: plain_text(one.name) for name, one in named.items() if one is not None},
-        "tags": ", ".join(plain_text(tag.name) for tag in metadata.tags),
+        "azimuth": _text(metadata.azimuth_label or ""),
+        **{name: _text(one.name) for name, one in named.items() if one is not None},
+        "tags": ", ".join(_text(tag.name) for tag in metadata.tags),
         "attributes_json": msgspec.json.encode(metadata.attributes).decode(),
         "program": f"atomstream {__version__}",
     }
@@ -163,8 +163,8 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
         {
             "time": ([event.at_s for event in status.events], "s"),
             "time_utc": ([utc_text(event.time_ms_utc) for event in status.events], ""),
-            "kind": ([plain_text(event.kind) for event in status.events], ""),
-            "label": ([plain_text(event.label) for event in status.events], ""),
+            "kind": ([_text(event.kind) for event in status.events], ""),
+            "label": ([_text(event.label) for event in status.events], ""),
             "value": ([_nan(event.value) for event in status.events], ""),
             "unit": ([event.unit for event in status.events], ""),
             "by": ([event.by for event in status.events], ""),
@@ -177,7 +177,7 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
             "number": ([float(one.number) for one in segments], ""),
             "start": ([_nan(one.start_s) for one in segments], "s"),
             "end": ([_nan(one.end_s) for one in segments], "s"),
-            "label": ([plain_text(one.label) for one in segments], ""),
+            "label": ([_text(one.label) for one in segments], ""),
             "growth_rate": ([_nan(one.rate.value) for one in segments], "1/s"),
             "growth_rate_sigma": ([_nan(one.rate.sigma) for one in segments], "1/s"),
             "oscillations": ([_nan(one.counted.value) for one in segments], "1"),
@@ -189,8 +189,8 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
         value = values.create_dataset(name, data=_nan(measurement.value))
         value.attrs["units"] = measurement.unit
         value.attrs["sigma"] = _nan(measurement.sigma)
-        value.attrs["why_undetermined"] = plain_text(measurement.why)  # it may have the name of a region
-        value.attrs["note"] = plain_text(measurement.note)
+        value.attrs["why_undetermined"] = _text(measurement.why)  # it may have the name of a region
+        value.attrs["note"] = _text(measurement.note)
     calibration = _group(entry, "calibration", "NXcollection")
     for name, given in msgspec.to_builtins(status.calibration).items():
         if given is not None:
@@ -221,3 +221,8 @@ def _group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h
 
 def _nan(value: float | None) -> float:
     return float("nan") if value is None else value
+
+
+def _text(text: str) -> str:
+    """A user's text as it is, but for NUL, which HDF5 does not allow in one."""
+    return text.replace("\0", " ")
