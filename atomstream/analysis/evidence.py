@@ -178,9 +178,11 @@ READING_CYCLES = 4.0
 MIN_READING_EVIDENCE = 12.0
 """Natural logarithm of the likelihood ratio with and without half of the frequency."""
 
-SLOW_READING_CYCLES = 3.3
-"""Fewest oscillations of a run of growth in which a fit of its last ones is compared with a fit at half the frequency:
-less can be the first layer, which often differs from those after it."""
+SLOW_READING_CYCLES = 2.2
+"""Fewest oscillations of a run of growth that are compared with a fit at half the frequency."""
+
+SLOW_RATIOS = (0.45, 0.56)
+"""Range of the frequency that such a fit finds, as a share of the other: a different first layer lets it run away."""
 
 MIN_SLOW_SHARE = 0.95
 """Least share of the variation that the fit at half the frequency explains."""
@@ -235,6 +237,8 @@ def slow_reading(window: Window, fit: varpro.Fit) -> float:
         return 0.0
     slow = varpro.fit(window.t, window.y, 0.5 * fit.frequency, Model(1, True, strong=True), fit.decay)
     if slow is None or slow.r2 < MIN_SLOW_SHARE:
+        return 0.0
+    if not SLOW_RATIOS[0] < slow.frequency / fit.frequency < SLOW_RATIOS[1]:
         return 0.0
     if not MAX_READING_OVERTONE < slow.overtone < 1.0 / MIN_READING:
         return 0.0

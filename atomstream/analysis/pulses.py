@@ -114,6 +114,10 @@ MIN_SUDDENNESS = 0.45
 MIN_REPEATS = 0.55
 """Smallest share of the periods whose largest change is at the same phase; by chance it is 0.2."""
 
+MIN_JUMP_SHARE = 0.5
+"""Smallest median of the jumps in the single periods, as a share of the jump in the folded one. The ends of a short
+trace make a jump in its fold that no period has."""
+
 MIN_PULSE_PERIODS = 1.9
 """Fewest periods of the trace in which pulses are recognised by their shape."""
 
@@ -164,7 +168,7 @@ def _rate_of_pulses(t: F64, y: F64, hz: float, reach_hz: float) -> float | None:
     largest = float(np.abs(flat).max())
     if not 0.0 < largest < math.inf:
         return None
-    flat /= largest
+    flat, y = flat / largest, y / largest
     steps = max(1, math.ceil(reach_hz * span / PHASE_STEP))
     rates = hz + reach_hz * np.arange(-steps, steps + 1) / steps
     folds = [(float(rate), _folded(t, flat, float(rate), bins)) for rate in rates]
@@ -182,15 +186,30 @@ def _has_pulse_shape(t: F64, y: F64, hz: float, wave: F64) -> bool:
     largest = float(np.abs(changes).max())
     if not largest > 0.0:
         return False
-    changes, wave = changes / largest, wave / largest
+    changes, single = changes / largest, wave / largest
     skew = float((changes**3).mean()) / float((changes**2).mean()) ** 1.5
     if abs(skew) < MIN_PULSE_SKEW:
         return False
     two = np.abs(changes + np.roll(changes, 1)).max()
-    if len(wave) >= 8 and two < MIN_SUDDENNESS * np.ptp(wave):
+    if len(wave) >= 8 and two < MIN_SUDDENNESS * np.ptp(single):
         return False
     phase_step = hz * float(t[-1] - t[0]) / (len(t) - 1)
-    return _jumps_repeat(t, y * math.copysign(1.0, skew), hz, phase_step)
+    rising = math.copysign(1.0, skew)
+    return _jumps_repeat(t, y * rising, hz, phase_step) and _periods_jump(t, y * rising, hz, wave * rising)
+
+
+def _periods_jump(t: F64, y: F64, hz: float, wave: F64) -> bool:
+    """Return True if half of the periods of the trace rise like the folded period ``wave`` where it rises most.
+
+    A rise is taken over two bins, because it can lie within the exposure of one frame.
+    """
+    rises = np.roll(wave, -1) - np.roll(wave, 1)
+    at = int(np.argmax(rises))
+    before = t[0] + (np.arange(math.ceil((t[-1] - t[0]) * hz) + 1) + (at - 0.5) / len(wave)) / hz
+    after = before + 2.0 / (len(wave) * hz)
+    inside = (before >= t[0]) & (after <= t[-1])
+    seen = np.interp(after[inside], t, y) - np.interp(before[inside], t, y)
+    return len(seen) > 0 and float(np.median(seen)) > MIN_JUMP_SHARE * float(rises[at])
 
 
 def _jumps_repeat(t: F64, y: F64, hz: float, phase_step: float) -> bool:

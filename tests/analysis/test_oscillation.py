@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.signal import square
+from scipy.signal import lfilter, square
 
+from atomstream.analysis.linear_part import Model
 from atomstream.analysis.oscillation import analyse_trace, fit_window
 from atomstream.analysis.pulses import find_pulse_rate, notch
 from atomstream.analysis.trace import Decimator, decimation_for
+from atomstream.analysis.varpro import fit
 from tests.analysis.growth_helpers import layer_trace
 from tests.paths import DATA
 
@@ -68,6 +70,21 @@ def test_the_sigma_includes_a_shift_of_the_extrema(cycles: int) -> None:
     found = analyse_trace(t, 1 + 0.2 * np.cos(2 * np.pi * turn)).rate
     assert abs(found.value - 0.4) < 3 * found.sigma
     assert found.sigma < 0.02 * 0.4
+
+
+@pytest.mark.parametrize(("cycles", "limit"), [(2.2, 1.5), (8.0, 1.2)])
+def test_sigma_in_slow_noise(cycles: float, limit: float) -> None:
+    """In noise with a correlation time of half a period, errors are about a sigma, in two oscillations too."""
+    pulls = []
+    for seed in range(40):
+        t = np.arange(0, cycles / 0.5, 0.05)
+        white = np.random.default_rng(seed).normal(0, 1, len(t) + 200)
+        slow = lfilter([0.31], [1.0, -0.951], white)[200:]
+        found = fit(t, 1 + 0.1 * np.cos(np.pi * t) + 0.03 * slow, 0.5, Model(1, True))
+        if found is not None:
+            pulls.append((found.frequency - 0.5) / found.sigma_hz)
+    assert len(pulls) > 30
+    assert float(np.sqrt(np.mean(np.square(pulls)))) < limit
 
 
 def test_damping_in_layers() -> None:

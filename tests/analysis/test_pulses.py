@@ -80,6 +80,14 @@ def test_layer_growth_is_no_pulse_train() -> None:
             assert pulse_train_rate(t, wave + noise, 0.5) is None
 
 
+@pytest.mark.parametrize(("phase", "size"), [(0.0, 0.5), (0.1, 0.5), (0.3, 0.5), (0.5, 0.3)])
+def test_the_ends_of_a_short_trace_are_no_pulses(phase: float, size: float) -> None:
+    """A light that settles at the start of three oscillations makes a jump in their mean period, but in no period."""
+    t = np.arange(146) / 30
+    y = 1 + 0.08 * np.cos(2 * np.pi * (0.675 * t + phase)) + size * np.exp(-t / 0.3)
+    assert pulse_train_rate(t, y, 0.725) is None
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_traces_that_are_not_finite_have_no_pulses(bad: float) -> None:
     """NaN and infinite samples and times raise nothing."""
