@@ -36,6 +36,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "tls_cert": None,
     "tls_key": None,
     "insecure_network": False,
+    "alarm_webhooks_file": None,
     "log_format": "text",
     "log_level": "warning",
     "retention": None,
@@ -45,7 +46,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 PLAIN: Final = tuple(name for name in DEFAULTS if name != "retention")
 """The settings of one value; rules of retention can only be in a file."""
 
-_PATHS: Final = frozenset({"data", "api_key_file", "tls_cert", "tls_key"})
+_PATHS: Final = frozenset({"data", "api_key_file", "alarm_webhooks_file", "tls_cert", "tls_key"})
 
 _TLS: Final = frozenset({"tls", "tls_cert", "tls_key"})
 """Settings that are one choice: one of them from a flag replaces all of them from the environment, and so on."""

@@ -79,6 +79,12 @@ if TYPE_CHECKING:
     "S3 bucket with the streams, for several servers: s3://BUCKET/PREFIX?endpoint=URL. --data is then a cache.",
 )
 @service_url("--bus", BUS_HELP)
+@click.option(
+    "--alarm-webhooks-file",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="File with the addresses to which alarms are sent, one on each line.",
+)
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 @click.option(
     "--log-format", type=click.Choice(LOG_FORMATS), help="Format of the messages on stderr.  [default: text]"
@@ -106,6 +112,7 @@ def serve(
     """
     require_server()
     from atomstream.server import ServerSettings, run_server
+    from atomstream.server.alarms.webhooks import read_addresses
     from atomstream.server.oidc_settings import OidcSettings
 
     known = ServerSettings.limits()
@@ -113,8 +120,10 @@ def serve(
     values = merged({**flags, **read_limits(limits, known)}, os.environ, config, known)
     console.set_log(values.pop("log_format"), values.pop("log_level"))
     key_file = values.pop("api_key_file")
+    hooks_file = values.pop("alarm_webhooks_file")
     oidc, catalogue, bus = values.pop("oidc"), values.pop("catalogue"), values.pop("bus")
     settings = ServerSettings(
+        alarm_webhooks=() if hooks_file is None else read_addresses(hooks_file),
         oidc=None if oidc is None else OidcSettings.from_table(*oidc),
         catalogue=None if catalogue is None else catalogue_address(catalogue),
         bus=None if bus is None else bus_address(bus),

@@ -15,6 +15,7 @@ from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.path_prefix import add_routes
 from atomstream.server.http.responses import DISK, errors_to_replies
 from atomstream.server.routes import (
+    alarms,
     analysis,
     catalogue,
     downloads,
@@ -42,6 +43,7 @@ ROUTES: Final = (
     *uploads.routes,
     *analysis.routes,
     *annotation_routes.routes,
+    *alarms.routes,
     *feed.routes,
     *downloads.routes,
     *export.routes,

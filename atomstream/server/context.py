@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from atomstream.server.alarms.watch import AlarmWatch
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.disk_errors import DiskState
@@ -56,6 +57,7 @@ class ServerContext:
     retention: Retention
     certificate: ServerCertificate | None
     documents: Documents
+    alarms: AlarmWatch
     announcer: PatientAnnouncer | None = None
     """Delivers notices to the processes that analyse; None where this server does so itself."""
 

@@ -44,7 +44,14 @@ SET_ASIDE: Final = "damaged"
 EXPORTS: Final = "exports"
 """The folder of files that are being made for a download; emptied at the start."""
 
-_REPLACEABLE: Final = ("names.jsonl", "sessions.json", "signing.key", "key-use.json", "people.lock")
+_REPLACEABLE: Final = (
+    "names.jsonl",
+    "alarms.json",
+    "sessions.json",
+    "signing.key",
+    "key-use.json",
+    "people.lock",
+)
 """Files that a server can do without. The file of the keys is none of them: a new one would open the server."""
 
 _OWN_NAMES: Final = frozenset(
@@ -68,6 +75,7 @@ _OWN_NAMES: Final = frozenset(
         UPKEEP_LOCK,
         STORE_FILE,
         "retention.json",
+        "alarms.json",
         *(_CATALOGUE + suffix for suffix in ("", "-wal", "-shm", "-run")),
     }
 )

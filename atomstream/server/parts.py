@@ -8,6 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from atomstream.errors import ConfigError
+from atomstream.server.alarms.watch import AlarmWatch
+from atomstream.server.alarms.webhooks import Webhooks
 from atomstream.server.archive.damage import DamageLog
 from atomstream.server.away import CatalogueAwayError, CatalogueBusyError
 from atomstream.server.catalogue.opening import open_catalogue
@@ -204,6 +206,8 @@ async def open_parts(
     deletion = Deletion(streams.folder, note_deleted)
     at_the_end(stack, "ending the removal of deleted streams", deletion.close)
     deletion.begin()
+    webhooks = Webhooks(settings.alarm_webhooks)
+    at_the_end(stack, "ending the webhooks", webhooks.close)
     return ServerContext(
         settings=settings,
         catalogue=catalogue,
@@ -223,5 +227,6 @@ async def open_parts(
         retention=retention,
         certificate=certificate,
         documents=documents,
+        alarms=AlarmWatch(documents, streams, results, webhooks, settings.public_url),
         announcer=announcer,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -69,6 +69,8 @@ class ServerSettings:
     process does not answer for
     ``pin_s`` is given to another one.
 
+    Messages about alarms are sent to the addresses ``alarm_webhooks``, which often are secrets.
+
     The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be
     ``feed_behind`` records behind.
     """
@@ -116,6 +118,7 @@ class ServerSettings:
     cache_bytes: int = 64 << 30
     bus: BusAddress | None = None
     pin_s: float = 3.0
+    alarm_webhooks: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__

@@ -42,6 +42,7 @@ async def stream_info(request: web.Request) -> web.Response:
             "throughput": arrivals.throughput(data_id),
             "problems": [*filter(None, [context.disk.problem()]), *stream_problems(context, data_id)],
             "views_why": results.why_no_views(),
+            "alarms": context.alarms.raised(data_id),
             "analysis": await results.analysis_progress(),
             "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], written) if all_projects else None,
             "right": principal_of(request).right.text,

@@ -40,6 +40,7 @@ from atomstream.server.live.messages import (
     EndMessage,
     EventMessage,
     HelloMessage,
+    MeasurementRecord,
     MissingMessage,
     RegionsMessage,
     RegionsReport,
@@ -158,6 +159,11 @@ class StreamResults:
     def backlog(self) -> int:
         """Stored chunks that wait for the live analysis."""
         return self._live.order.backlog if self._live is not None else 0
+
+    def newest(self) -> tuple[dict[str, MeasurementRecord], float | None]:
+        """The newest values, and when they were made in Unix ms; None if there are none."""
+        records = self._store.log
+        return records.newest.values, records.made_unix_ms
 
     async def status(self) -> AnalysisStatus:
         """The status of the analysis and its newest results."""

@@ -2,6 +2,7 @@
 import { ask, at, logOut } from "./api.js";
 import { Manage } from "./manage.js";
 import { Reanalysis } from "./reanalysis.js";
+import { Alarms } from "./alarms.js";
 import { Azimuths } from "./azimuths.js";
 import { Calibration } from "./calibration.js";
 import { Charts } from "./charts.js";
@@ -51,6 +52,7 @@ const segments = new Segments(({ start_s: from, end_s: to }) => view.show(from, 
 const waterfall = new Waterfall(dataId, view);
 const traces = new Traces(dataId, view, { values: () => state.analysis?.values ?? {}, shownTime: () => picture.frozen });
 const health = new Health();
+const alarms = new Alarms(dataId, () => state.analysis?.values ?? {});
 const manage = new Manage(dataId, () => state.info, () => refreshInfo());
 const reanalysis = new Reanalysis(dataId, () => feed.open());
 const calibration = new Calibration(dataId, () => state.analysis, () => feed.open());
@@ -227,6 +229,7 @@ async function refreshInfo() {
     if (!Number.isFinite(state.newestS)) state.newestS = null;
     showLink();
     showInfo(info);
+    alarms.heard(info.alarms);
     showProblems(info.problems.map((text) => ({ text })));
     feed.now();
     if (state.analysis) regions.refresh();
@@ -351,6 +354,8 @@ byId("copy-path").addEventListener("click", () => navigator.clipboard?.writeText
 byId("logout").addEventListener("click", logOut);
 charts.addEventListener("moment", ({ detail: at }) => picture.freeze(at));
 view.addEventListener("change", showRange);
+// Also where the time range stays: the trace of a new region is computed back.
+series.addEventListener("data", () => traces.soon(true));
 regions.addEventListener("change", () => {
   charts.fillChoices(Object.entries(regions.columns).map(([name, column]) => [visible(name), column]));
   waterfall.setLines(regions.own);

@@ -40,7 +40,6 @@ export class Traces {
       this.seen = entry.isIntersecting;
       this.soon();
     }).observe(byId("traces-chart"));
-    setInterval(() => this.end !== view.end && this.soon(), EACH_MS);
     this.setRegions({}, []);
     this.showMode();
   }
@@ -101,7 +100,8 @@ export class Traces {
     setHidden(byId("profile-peaks"), mode !== "profile");
   }
 
-  soon() {
+  /** `fresh`: there are new results, which come often; a choice of the user is shown at once. */
+  soon(fresh = false) {
     if (this.loading) this.again = true;
     if (this.timer) return;
     this.timer = setTimeout(async () => {
@@ -111,14 +111,14 @@ export class Traces {
       this.loading = false;
       this.timer = undefined;
       if (this.again) this.soon();
-    }, SOON_MS);
+    }, Math.max(SOON_MS, (fresh ? EACH_MS : 0) + (this.loadedAt ?? -Infinity) - performance.now()));
   }
 
   async load() {
     const { mode } = this.kept;
     const { names } = this;
     if (!this.seen || document.hidden) return;
-    this.end = this.view.end;
+    this.loadedAt = performance.now();
     const at = this.shownTime();
     const line = byId("profile-line").value;
     const address = {

@@ -1,0 +1,1 @@
+"""Alarms on the numbers of running streams: rules, their state, and webhooks."""
