@@ -47,6 +47,27 @@ async def test_palettes_gain_and_gamma(logged_in: Any) -> None:
     assert green[1] > 2 * max(green[0], green[2])
 
 
+WITHOUT = f"""async ([dark, darkLevel, pixels, level]) => {{
+  const {{ paintWithout }} = await import("{STATIC}/dark_frame.js");
+  const image = new Uint32Array(pixels.length);
+  paintWithout(dark, darkLevel, pixels, level, image, Uint32Array.from({{ length: 101 }}, (_, k) => k));
+  return [...image];
+}}"""
+
+
+async def test_a_dark_frame_is_subtracted(logged_in: Any) -> None:
+    """In counts, also if full scale is another one than when it was taken; nothing is negative, full scale stays."""
+    page = logged_in
+    await page.goto("/")
+    half = round(255 * 0.5**0.5)
+    for dark, dark_level, pixels, level, wanted in (
+        ([0.0, 0.2, 0.9, 0.2], 255, [102, 102, 102, 255], 255, [40, 20, 0, 100]),
+        ([0.2, 0.2], 1023, [half, 0], 4095, [45, 0]),
+        ([0.1, 0.1], 4095, [102, 255], 255, [0, 100]),
+    ):
+        assert await page.evaluate(WITHOUT, [dark, dark_level, pixels, level]) == wanted
+
+
 async def test_the_look_is_remembered(logged_in: Any, growth: Growth) -> None:
     """Palette, gain and zoom are used at once and after a reload; the wheel and the keys zoom, 0 shows all.
 

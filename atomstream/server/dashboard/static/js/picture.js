@@ -7,7 +7,7 @@ const HEADER_BYTES = 32;
 const RETRY_MS = 1500;
 
 export class Picture extends EventTarget {
-  constructor(dataId, look) {
+  constructor(dataId, look, dark) {
     super();
     this.dataId = dataId;
     this.canvas = byId("canvas");
@@ -17,7 +17,8 @@ export class Picture extends EventTarget {
     this.frozen = null;
     this.count = 0;
     this.look = look;
-    look.addEventListener("change", () => this.shown && this.show(this.shown));
+    this.dark = dark;
+    for (const part of [look, dark]) part.addEventListener("change", () => this.shown && this.show(this.shown));
     document.addEventListener("visibilitychange", () => this.next());
     byId("to-live").addEventListener("click", () => this.freeze(null));
   }
@@ -74,18 +75,24 @@ export class Picture extends EventTarget {
     const [width, height, fullWidth, fullHeight, level] = [12, 16, 20, 24, 28].map((at) => head.getUint32(at, true));
     this.fit(width, height, fullWidth, fullHeight);
     const pixels = new Uint8Array(bytes, HEADER_BYTES);
-    this.paint(pixels, new Uint32Array(this.image.data.buffer), level);
+    this.dark.add(pixels, width, height, level, this.frozen !== null);
+    const dark = this.dark.fits(width, height);
+    this.paint(pixels, new Uint32Array(this.image.data.buffer), level, dark);
     this.context.putImageData(this.image, 0, 0);
     this.count += 1;
     setHidden(byId("stage-empty"), true);
     const past = this.frozen === null ? "" : " (past)";
-    setText(byId("picture-when"), `${Number.isFinite(time) ? duration(time) : "–"} · frame ${frame.toLocaleString("en-GB").replaceAll(",", "\u202f")}${past}`);
+    setText(byId("picture-when"), `${Number.isFinite(time) ? duration(time) : "–"} · frame ${frame.toLocaleString("en-GB").replaceAll(",", "\u202f")}${past}${dark ? " · minus dark frame" : ""}`);
     this.canvas.dataset.frame = String(frame);
     this.canvas.dataset.pictures = String(this.count);
   }
 
   /** Pixels of cameras with more than 8 bits come as square roots, which keep the faint parts. */
-  paint(pixels, image, level) {
+  paint(pixels, image, level, dark) {
+    if (dark) {
+      this.dark.paint(pixels, image, level, this.look.fine());
+      return;
+    }
     const colours = this.look.coded(level > 255);
     for (let k = 0; k < pixels.length; k++) image[k] = colours[pixels[k]];
   }
