@@ -38,7 +38,7 @@ class RheedInstrument(Instrument):
         )
 
     def get_idn(self) -> dict[str, str | None]:
-        """Who made it."""
+        """Vendor, model, serial number and version for the snapshot."""
         return {"vendor": "atomstream", "model": self._camera, "serial": None, "firmware": None}
 
     def start(self) -> None:

@@ -27,7 +27,7 @@ _FINER: Final = 4
 class Spectrum:
     """``frequency_hz`` (F,) from 0 on, ``amplitude`` (F,) in the unit of the trace: a sine of amplitude A shows A.
 
-    Two sines can be told apart if they differ by 1.5 ``resolution_hz``, which is one over the length in s.
+    Two sines are distinguished if they differ by 1.5 ``resolution_hz``, which is one over the length in s.
     """
 
     frequency_hz: F64

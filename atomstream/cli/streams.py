@@ -81,10 +81,10 @@ def rename(data_id: str, name: str, endpoint: str | None, api_key: str | None) -
 @streams.command()
 @click.argument("data_id")
 @click.argument("project", required=False)
-@click.option("--no-project", is_flag=True, help="Take the stream out of its project.")
+@click.option("--no-project", is_flag=True, help="Remove the stream from its project.")
 @click.option("--sample", help="Name or UUID of the new sample of the stream.")
 @click.option("--new-sample", help="Name of a sample that is made, if there is none of this name.")
-@click.option("--no-sample", is_flag=True, help="Take the stream off its sample.")
+@click.option("--no-sample", is_flag=True, help="Remove the link to the stream's sample.")
 @connection_options
 def move(
     data_id: str,

@@ -41,7 +41,7 @@ def injected(fault: str) -> list[str]:
 
 
 def on_a_disk_of(size: str, folder: Path, more: str = "true") -> list[str]:
-    """The command prefix that mounts a tmpfs of ``size`` at ``folder``; ``more`` is run on it."""
+    """The command prefix that mounts a tmpfs of ``size`` at ``folder``; then ``more``, a shell command, is run."""
     folder.mkdir(parents=True, exist_ok=True)
     script = f'mount -t tmpfs -o size={size} none "$0" && cd / && {more} && exec "$@"'
     return ["unshare", "-Urm", "sh", "-c", script, str(folder)]

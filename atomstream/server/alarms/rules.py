@@ -19,10 +19,11 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class AlarmRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When one number of a stream is an alarm. ``name`` is that of a value, such as ``growth_rate_ml_s``.
+    """A rule that raises an alarm about one number of a stream. ``name`` is that of a value, such as
+    ``growth_rate_ml_s``.
 
-    It is one below ``low``, above ``high`` (in the value's unit), if it is ``undetermined``, and if the stream has no
-    new results for ``stale_s``.
+    The alarm is raised if the value is below ``low`` or above ``high`` (in its unit), if it is ``undetermined``, or if
+    the stream has no new results for ``stale_s``.
     """
 
     name: Name
@@ -37,14 +38,14 @@ def check_rules(rules: list[AlarmRule]) -> list[AlarmRule]:
     for rule in rules:
         if not (rule.undetermined or any(one is not None for one in (rule.low, rule.high, rule.stale_s))):
             raise ConfigError(
-                f"alarms: that of {rule.name} has no condition; give low, high, undetermined or stale_s"
+                f"alarms: the rule for {rule.name} has no condition; give low, high, undetermined or stale_s"
             )
         if rule.low is not None and rule.high is not None and rule.low >= rule.high:
             raise ConfigError(
                 f"alarms: the band of {rule.name} ends at {rule.high:g} and begins at {rule.low:g}"
             )
     if len({rule.name for rule in rules}) != len(rules):
-        raise ConfigError("alarms: two are of the same number; put their conditions into one")
+        raise ConfigError("alarms: two rules are for the same number; put their conditions into one")
     return rules
 
 

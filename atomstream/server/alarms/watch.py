@@ -1,4 +1,4 @@
-"""Watches the numbers of running streams that have rules of alarms, and tells pages and webhooks when one is met."""
+"""Watches the numbers of running streams that have rules of alarms, and notifies pages and webhooks when one is met."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Document(msgspec.Struct, frozen=True):
 class AlarmWatch:
     """The alarms of all streams of a server, or of the servers of a cluster. Used in the server's loop.
 
-    Rules and raised alarms are one document. The server that changes it sends the message, so each change is told once,
+    Rules and raised alarms are one document. The server that changes it sends the message, so each change is sent once,
     also by several servers and after a restart. ``clock`` is the wall clock in s.
     """
 

@@ -94,7 +94,9 @@ class Webhooks:
                 queue.get_nowait()
                 queue.task_done()
                 log.warning(
-                    "a message about an alarm to %s was dropped: %d wait", _host(address), MAX_WAITING
+                    "a message about an alarm to %s was dropped: %d messages are waiting already",
+                    _host(address),
+                    MAX_WAITING,
                 )
             queue.put_nowait(message)
 
