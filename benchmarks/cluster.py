@@ -33,12 +33,15 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", choices=[[], *rows], help="parts; all of them by default")
     parser.add_argument("--times", type=int, default=5, help="kills of each part")
     parser.add_argument("--streams", type=int, default=2, help="streams at the same time")
+    parser.add_argument(
+        "--pace", type=float, default=1.0, help="speed of the streams; less on a computer without free cores"
+    )
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is stopped in that case too
-    return asyncio.run(_run(asked.rows or rows, asked.times, asked.streams))
+    return asyncio.run(_run(asked.rows or rows, asked.times, asked.streams, asked.pace))
 
 
-async def _run(rows: list[str] | tuple[str, ...], times: int, n_streams: int) -> int:
+async def _run(rows: list[str] | tuple[str, ...], times: int, n_streams: int, pace: float) -> int:
     print(_line(HEADS), _line(["-" * len(head) for head in HEADS]), sep="\n", flush=True)
     bad = 0
     with tempfile.TemporaryDirectory(prefix="atomstream-cluster-", ignore_cleanup_errors=True) as name:
@@ -48,8 +51,9 @@ async def _run(rows: list[str] | tuple[str, ...], times: int, n_streams: int) ->
             for row in ("none", *rows):
                 faults = [] if row == "none" else [row] * (1 if row in OUTAGES else times)
                 seconds = SECONDS_EACH * (len(faults) + 1) + (3 * OUTAGE_S if row in OUTAGES else 0.0)
-                n_chunks = max(6, int(seconds * FPS / CHUNK))
-                outcome = await Rig(cluster, n_streams, n_chunks).run(faults, folder / row.replace(" ", "-"))
+                n_chunks = max(6, int(seconds * pace * FPS / CHUNK))
+                rig = Rig(cluster, n_streams, n_chunks)
+                outcome = await rig.run(faults, folder / row.replace(" ", "-"), pace)
                 bad += not outcome.clean
                 print(_line(_cells(row, len(faults), n_streams * n_chunks * CHUNK, outcome)), flush=True)
     return 1 if bad else 0

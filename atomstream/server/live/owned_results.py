@@ -41,7 +41,11 @@ SNAPSHOT_S: Final = 5.0
 """Time between snapshots in s: so much analysis is repeated by the next owner."""
 STATE: Final = "analysis/state"
 KEPT: Final = ("profiles", "inputs.log", "results.log", "checkpoint", "position")
-"""Files of an ended analysis that are stored for servers that have none; each one after those that it refers to."""
+"""Files of an analysis that are stored for processes that have none; each one after those that it refers to."""
+COPY_RECORDS: Final = 120
+"""After so many new records the files of a growing stream are stored. Reading as many again takes 0.4 s."""
+COPY_PART: Final = 20
+"""In a long stream, after this part of all records: 1/20. So what is copied in all is 20 times the files at the end."""
 RETRY_S: Final = 1.0
 COPY_S: Final = 2.0
 """Time between two copies of a stream's columns and documents to the store."""
@@ -71,6 +75,7 @@ class OwnedResults(StreamResults):
         self._replica = Replica(metadata.data_id, logs, store, annotations, archive, self._in_thread)
         self._publishing = asyncio.Lock()
         self._handed = IndexSet()
+        self._copied_records = 0
         self._shared_archive = archive
         self._following: list[asyncio.Task[None]] = []
         store.saved = self._share_state
@@ -257,14 +262,36 @@ class OwnedResults(StreamResults):
 
     def _share_state(self) -> None:
         """Called in a thread after each snapshot."""
-        self._replica.note_own(self._shared.after)
+        self._replica.note_own()
         self._replica.save()
-        with suppress(FileNotFoundError):
-            content = read_plain(self._store.folder / "state")
-            try:
+        try:
+            with suppress(FileNotFoundError):
+                content = read_plain(self._store.folder / "state")
                 self._objects.put(STATE, content, self._shared.check)
-            except (StoreUnavailableError, BusUnavailableError) as error:
-                log.debug("stream %s: its snapshot is not stored: %s", self.metadata.data_id, error)
+            records = self._replica.position.records
+            if records - self._copied_records >= max(COPY_RECORDS, records // COPY_PART):
+                self._share_growing()
+                self._copied_records = records
+        except (StoreUnavailableError, BusUnavailableError, OutdatedWriterError) as error:
+            # Another owner is noticed at the next record.
+            log.debug("stream %s: its snapshot is not stored: %s", self.metadata.data_id, error)
+
+    def _share_growing(self) -> None:
+        """Store the files of the results while they grow: whoever opens the stream reads only later records again.
+
+        They are read from the oldest to the newest, and stored in the reverse order: no object refers to what another
+        one lacks.
+        """
+        found: dict[str, bytes] = {}
+        for name in reversed(KEPT):
+            if name == "profiles":
+                self._store.save_profiles()
+            with suppress(FileNotFoundError):
+                path = self._store.folder / name
+                found[name] = self._store.log.copy() if name == "results.log" else read_plain(path)
+        for name in KEPT:
+            if name in found:
+                self._objects.put(f"analysis/{name}", found[name], self._shared.check)
 
     async def _note_reanalysis(self) -> None:
         await super()._note_reanalysis()
@@ -288,7 +315,7 @@ class OwnedResults(StreamResults):
         await self._stored(self._share_files)
 
     def _share_files(self) -> None:
-        self._replica.note_own(self._shared.after)
+        self._replica.note_own()
         self._replica.save()
         for name in KEPT:
             with suppress(FileNotFoundError):

@@ -215,11 +215,11 @@ class Replica:
         if self._unsaved >= SAVE_EACH:
             self.save()
 
-    def note_own(self, results_entry: int) -> None:
-        """This process has appended entries itself, up to this one. Blocks."""
+    def note_own(self) -> None:
+        """This process has appended entries itself. Blocks."""
+        results_entry, records = self._store.log.position()
         if results_entry > self.position.results_entry:
-            records, published = self._store.log.seq, self.published_inputs
-            self._move(results_entry=results_entry, records=records, published=published)
+            self._move(results_entry=results_entry, records=records, published=self.published_inputs)
 
     def save(self) -> None:
         """Write the position to the files. Blocks."""

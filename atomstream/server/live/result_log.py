@@ -175,6 +175,16 @@ class ResultLog:
         """Number of the newest record, 0 before the first."""
         return len(self._log)
 
+    def position(self) -> tuple[int, int]:
+        """The entry of the shared log that was appended last, and the record that it has: both of one moment."""
+        with self._lock:
+            return (0 if self._shared is None else self._shared.after), len(self._log)
+
+    def copy(self) -> bytes:
+        """The file with all records, none of them in half."""
+        with self._lock:
+            return read_plain(self._folder / "results.log")
+
     def has_batch(self, frames_received: int, *, final: bool) -> bool:
         """True if the batch after so many frames is recorded: after a crash the analysis makes some again."""
         return frames_received <= (self._closed_at if final else self.frames_received)

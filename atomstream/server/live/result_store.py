@@ -283,11 +283,15 @@ class ResultStore:
         self._archive.results.sync()
         self.log.sync()
         self.log.checkpoint(force=snapshot is None)
-        profiles = {name: waterfall.plain() for name, waterfall in self.waterfalls.items()}
-        self._write("profiles", profiles)
+        self.save_profiles()
         self._write("state", snapshot or {})
         if snapshot is not None:
             self.saved()
+
+    def save_profiles(self) -> None:
+        """Write the waterfalls."""
+        profiles = {name: waterfall.plain() for name, waterfall in self.waterfalls.items()}
+        self._write("profiles", profiles)
 
     def load(self) -> Snapshot | None:
         """The snapshot of the last :meth:`save`; None if there is none that this version can read."""

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from atomstream.server.live.annotation_records import BoxRecord, CalibrationRecord
 from atomstream.server.live.messages import EndMessage, EventMessage, RegionsMessage
-from atomstream.server.ports.stream_log import OutdatedWriterError
+from atomstream.server.live.shared_records import Position
+from atomstream.server.ports.stream_log import LogEntry, OutdatedWriterError
 from tests.live_helpers import CHUNK, growth
 from tests.server.live.cluster_desk import ID, Desk, desk, plain, records, until, until_over
 
@@ -69,6 +71,44 @@ async def test_the_next_owner_continues_with_equal_values(made: Desk) -> None:
     second.end()
     await until_over(second)
     assert plain(await records(second)) == expected
+
+
+async def test_whoever_opens_a_long_stream_reads_only_its_last_records_again(
+    made: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server and a next owner with empty folders begin with the copy of a growing stream, and have equal results."""
+    monkeypatch.setattr("atomstream.server.live.owned_results.COPY_RECORDS", 1)
+    monkeypatch.setattr("atomstream.server.live.owned_results.SNAPSHOT_S", 0.0)
+    await made.send(growth(), 0, 1)
+    first = await made.owner("first")
+    await first.analysed(1)
+    assert first._live is not None
+    assert first._live._saving is not None
+    await first._live._saving
+    await made.close(first)
+    body = made.store.fetch(f"streams/{ID}/analysis/position")[:-4]  # without its checksum
+    copied = msgspec.msgpack.decode(body, type=Position)
+    assert copied.records > 0
+    begun: list[int] = []
+    read = made.results_log.read
+
+    async def noted(subject: str, after: int, limit: int = 256) -> list[LogEntry]:
+        begun.append(after)
+        return await read(subject, after, limit)
+
+    monkeypatch.setattr(made.results_log, "read", noted)
+    follower = await made.replica("b")
+    assert begun[0] == copied.results_entry
+    begun.clear()
+    second = await made.owner("second")
+    assert begun[0] >= copied.results_entry
+    await made.send(growth(), 2, 3)
+    await made.take(second, 2, 3)
+    second.end()
+    await until_over(second)
+    await until_over(follower)
+    assert await records(follower) == await records(second)
+    assert [message.seq for message in await records(second)] == list(range(1, second.seq + 1))
 
 
 async def test_an_owner_that_was_frozen_is_refused(made: Desk) -> None:

@@ -1,0 +1,183 @@
+"""Processor time of a stream in a cluster, part by part, and on one server: ``python -m benchmarks.cluster_cost``.
+
+A cluster of one server and one analysis process runs on this machine, then a server of its own, each with the same
+streams: ``COUNT x HEIGHT x WIDTH @ FPS``. All of them are followed by their feeds. The time is that of each process and
+its children from the first chunk to the last result, without what it needs while nothing is streamed, in processor
+cores for each stream. ``behind`` is the time from the end of the clients to the last result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.cluster.engine import Engine
+from atomstream.cluster.nodes import ServerNode
+from atomstream.sources import GrowthSpec, Simulator
+from tests.cluster.kill_rig import running_cluster
+
+TICKS: Final = os.sysconf("SC_CLK_TCK")
+CHUNK_S: Final = 2.0
+IDLE_S: Final = 5.0
+CASES: Final = ((2, 480, 640, 120.0), (4, 120, 160, 30.0), (16, 120, 160, 30.0), (64, 120, 160, 30.0))
+KEY: Final = "atst_" + "a key of this benchmark " * 2
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where streams are sent to, and the processes behind it, by the name of their column."""
+
+    url: str
+    api_key: str
+    parts: dict[str, Engine]
+
+    def cpu(self) -> dict[str, float]:
+        """Processor seconds of each part until now."""
+        return {name: cpu_s(part.pid) for name, part in self.parts.items()}
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of a process and all its descendants, those that have ended included."""
+    total, wanted, parents = 0.0, {pid}, dict(_parents())
+    while True:
+        more = {child for child, parent in parents.items() if parent in wanted} - wanted
+        if not more:
+            break
+        wanted |= more
+    for one in wanted:
+        total += sum(map(int, _stat(one)[11:15])) / TICKS
+    return total
+
+
+def _parents() -> Iterable[tuple[int, int]]:
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and (found := _stat(int(name))):
+            yield int(name), int(found[1])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; zeros for a process that has gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["Z", *["0"] * 20]
+
+
+@asynccontextmanager
+async def cluster(folder: Path) -> AsyncIterator[Target]:
+    """One server and one analysis process, and three services."""
+    async with running_cluster(folder, servers=1, analysts=1) as made:
+        parts = dict(zip(("server", "analysis"), [*made.servers, *made.analysts], strict=True))
+        services = {"S3": made.s3, "NATS": made.nats, "PostgreSQL": made.postgres}
+        yield Target(made.url, made.api_key, {**parts, **services})
+
+
+@asynccontextmanager
+async def alone(folder: Path) -> AsyncIterator[Target]:
+    """One server with its own data folder."""
+    server = ServerNode("server", folder, ["--limit", "analysis_workers=1"], {"ATOMSTREAM_API_KEY": KEY})
+    await asyncio.to_thread(server.start)
+    try:
+        yield Target(server.url, KEY, {"server": server})
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def follow(target: Target, data_id: str) -> None:
+    """Read the feed of a stream to its end."""
+    url = f"{target.url}/rheed/stream/{data_id}/feed"
+    async with (
+        aiohttp.ClientSession(headers={"X-API-KEY": target.api_key}) as session,
+        session.ws_connect(url, params={"after": "0"}, protocols=("atomstream.msgpack",)) as feed,
+    ):
+        async for message in feed:
+            msgpack.unpackb(message.data)
+
+
+async def run(
+    target: Target, spool: Path, count: int, chunk: npt.NDArray[np.uint8], fps: float, n_chunks: int
+) -> tuple[dict[str, float], float]:
+    """Cores of each part for each stream, and how far the results were behind at the end in s."""
+    before = target.cpu()
+    await asyncio.sleep(IDLE_S)
+    idle = {name: (at - before[name]) / IDLE_S for name, at in target.cpu().items()}
+    async with AsyncRHEEDStreamer(
+        api_key=target.api_key, endpoint=target.url, spool_dir=spool, compression_level=1
+    ) as streamer:
+        ids = [
+            await streamer.initialize(
+                fps=fps, rotations_per_min=0.0, chunk_size=len(chunk), stream_name=f"stream {number}"
+            )
+            for number in range(count)
+        ]
+        following = [asyncio.create_task(follow(target, data_id)) for data_id in ids]
+        before, begun = target.cpu(), time.monotonic()
+        for index in range(n_chunks):
+            for number, data_id in enumerate(
+                ids
+            ):  # spread over the time of a chunk, as from many instruments
+                at = begun + (index + number / count) * CHUNK_S
+                await asyncio.sleep(max(0.0, at - time.monotonic()))
+                await streamer.push(data_id, index, chunk)
+        await asyncio.gather(*(streamer.finalize(data_id) for data_id in ids))
+        ended = time.monotonic()
+        await asyncio.gather(*following)
+        over = time.monotonic()
+    seconds = count * n_chunks * CHUNK_S
+    used = {name: at - before[name] - idle[name] * (over - begun) for name, at in target.cpu().items()}
+    return {name: max(0.0, one) / seconds for name, one in used.items()}, over - ended
+
+
+async def measure(cases: Sequence[tuple[int, int, int, float]], n_chunks: int) -> None:
+    """Run all cases and print a line for each."""
+    names = ("server", "analysis", "S3", "NATS", "PostgreSQL")
+    heads = ("streams", *names, "cluster", "alone", "beyond", "behind s", "alone behind s")
+    print("  ".join(head.rjust(12) for head in heads), flush=True)
+    with tempfile.TemporaryDirectory(prefix="atomstream-cost-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        os.chmod(name, 0o755)  # PostgreSQL may run as another user
+        for number, (count, height, width, fps) in enumerate(cases):
+            n = round(CHUNK_S * fps)
+            (chunk,) = Simulator(GrowthSpec(height, width, fps, seed=1, rate_ml_s=1.2)).chunks(n, n)
+            place = folder / str(number)
+            async with cluster(place / "cluster") as target:
+                shared, behind = await run(target, place / "spool", count, chunk, fps, n_chunks)
+            async with alone(place / "alone") as target:
+                own, own_behind = await run(target, place / "spool-alone", count, chunk, fps, n_chunks)
+            total, single = sum(shared.values()), sum(own.values())
+            cells = [f"{count}x{height}x{width}@{fps:g}", *(f"{shared[part]:.3f}" for part in names)]
+            cells += [f"{one:.3f}" for one in (total, single, total - single)]
+            cells += [f"{behind:.1f}", f"{own_behind:.1f}"]
+            print("  ".join(cell.rjust(12) for cell in cells), flush=True)
+
+
+def main() -> int:
+    """Measure the cases, or one by ``--streams`` and ``--size``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--chunks", type=int, default=12, help="chunks of 2 s of each stream")
+    parser.add_argument(
+        "--cases", nargs="*", type=int, default=range(len(CASES)), help="numbers of the cases"
+    )
+    asked = parser.parse_args()
+    asyncio.run(measure([CASES[number] for number in asked.cases], asked.chunks))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
