@@ -33,6 +33,8 @@ from tests.cluster.kill_rig import running_cluster
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 CHUNK_S: Final = 2.0
 IDLE_S: Final = 5.0
+IDLE_CORES: Final = 0.1
+"""With more than this, processes are still starting: a worker imports scipy."""
 CASES: Final = ((2, 480, 640, 120.0), (4, 120, 160, 30.0), (16, 120, 160, 30.0), (64, 120, 160, 30.0))
 KEY: Final = "atst_" + "a key of this benchmark " * 2
 
@@ -108,13 +110,21 @@ async def follow(target: Target, data_id: str) -> None:
             msgpack.unpackb(message.data)
 
 
+async def idle_cores(target: Target) -> dict[str, float]:
+    """Cores of each part while nothing is streamed, once all processes have started."""
+    while True:
+        before = target.cpu()
+        await asyncio.sleep(IDLE_S)
+        idle = {name: (at - before[name]) / IDLE_S for name, at in target.cpu().items()}
+        if sum(idle.values()) < IDLE_CORES:
+            return idle
+
+
 async def run(
     target: Target, spool: Path, count: int, chunk: npt.NDArray[np.uint8], fps: float, n_chunks: int
 ) -> tuple[dict[str, float], float]:
     """Cores of each part for each stream, and how far the results were behind at the end in s."""
-    before = target.cpu()
-    await asyncio.sleep(IDLE_S)
-    idle = {name: (at - before[name]) / IDLE_S for name, at in target.cpu().items()}
+    idle = await idle_cores(target)
     async with AsyncRHEEDStreamer(
         api_key=target.api_key, endpoint=target.url, spool_dir=spool, compression_level=1
     ) as streamer:
