@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -185,6 +186,7 @@ def main() -> int:
         "--cases", nargs="*", type=int, default=range(len(CASES)), help="numbers of the cases"
     )
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is ended in that case too
     asyncio.run(measure([CASES[number] for number in asked.cases], asked.chunks))
     return 0
 

@@ -146,7 +146,7 @@ async def test_a_deletion_is_announced_by_the_next_attempt(tmp_path: Path, serve
     placement = _AwayOnce()
     async with WireClient(server) as client:
         data_id = await client.create()
-        object.__setattr__(server.context, "placement", placement)
+        object.__setattr__(server.context, "announcer", placement)
         assert (await client.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 503
         assert (await client.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 410
     assert placement.notices == [Notice(data_id=data_id, kind="deleted")]
