@@ -78,7 +78,7 @@ class OwnedResults(StreamResults):
         self._copied_records = 0
         self._shared_archive = archive
         self._following: list[asyncio.Task[None]] = []
-        store.saved = self._share_state
+        store.saved = self._snapshot_saved
         archive.may_replace = shared.check
 
     @classmethod
@@ -260,8 +260,13 @@ class OwnedResults(StreamResults):
 
     # -- what the next owner needs -----------------------------------------------------------------------
 
-    def _share_state(self) -> None:
+    def _snapshot_saved(self) -> None:
         """Called in a thread after each snapshot."""
+        with suppress(OutdatedWriterError):  # noticed at the next record
+            self._share_state()
+
+    def _share_state(self) -> None:
+        """Store what the next owner needs. Raises OutdatedWriterError."""
         self._replica.note_own()
         self._replica.save()
         try:
@@ -272,8 +277,7 @@ class OwnedResults(StreamResults):
             if records - self._copied_records >= max(COPY_RECORDS, records // COPY_PART):
                 self._share_growing()
                 self._copied_records = records
-        except (StoreUnavailableError, BusUnavailableError, OutdatedWriterError) as error:
-            # Another owner is noticed at the next record.
+        except (StoreUnavailableError, BusUnavailableError) as error:
             log.debug("stream %s: its snapshot is not stored: %s", self.metadata.data_id, error)
 
     def _share_growing(self) -> None:
