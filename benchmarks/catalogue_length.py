@@ -19,7 +19,9 @@ FEW = 1_000
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Measure; ``bare`` is the same with 1,000 streams. A search that lists all streams grows with their number."""
+    """Measure the times for many streams; ``bare`` is the same with 1,000 streams, for comparison: a search over all
+    streams takes longer with more of them.
+    """
     many = 2 * FEW if plan.quick else 100 * FEW
     for count in (FEW, many):
         (plan.disk / f"catalogue-{count}").mkdir(parents=True)

@@ -129,7 +129,7 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False, store: str | None 
 
     Raises:
         ConfigError: another server has the lock, the folder can't be created or written, ``must_exist`` and it
-            does not, or it is a cache of another store, or has streams of its own.
+            does not, or it is a cache of another store, or it contains streams itself.
     """
     if must_exist and not (data_dir / "streams").is_dir():
         raise ConfigError(f"{data_dir} is not the data folder of an atomstream server: it has no 'streams'.")
@@ -171,7 +171,7 @@ def check_cache(data_dir: Path, store: str | None) -> bool:
     except FileNotFoundError:
         if store is not None and (data_dir / "streams").is_dir() and any((data_dir / "streams").iterdir()):
             raise ConfigError(
-                f"{data_dir} has streams of its own, which --store would hide. Give --data an empty folder."
+                f"{data_dir} contains streams, which --store would hide. Give --data an empty folder."
             ) from None
         return False
     if store is None:

@@ -24,7 +24,9 @@ REPLY_S: Final = 20.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attack ended: how often it was tried, what the server answered, and whether that is as it should be."""
+    """How an attack ended: how often it was tried, what the server answered, and whether that is the expected
+    answer.
+    """
 
     tries: int
     answer: str

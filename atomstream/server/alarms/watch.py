@@ -164,18 +164,18 @@ class AlarmWatch:
     async def _tell(
         self, data_id: str, stream: str, raised: dict[str, RaisedAlarm], before: list[str]
     ) -> None:
-        told = False
+        is_current = False
 
         def revise(streams: dict[str, StreamAlarms]) -> None:
-            nonlocal told
+            nonlocal is_current
             alarms = streams.get(data_id)
             # Another server was first, or the rules were changed meanwhile.
-            told = alarms is not None and [one.name for one in alarms.raised] == before
-            if told and alarms is not None:
+            is_current = alarms is not None and [one.name for one in alarms.raised] == before
+            if is_current and alarms is not None:
                 streams[data_id] = StreamAlarms(alarms.rules, [*raised.values()])
 
         await self._change(revise)
-        if not told:
+        if not is_current:
             return
         for name in before:
             if name not in raised:

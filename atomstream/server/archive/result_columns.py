@@ -145,7 +145,7 @@ def check_values(name: str, dimension: str, start: int, values: npt.NDArray[Any]
     """Refuse what can't be written into an array of results; raises ValueError."""
     if not _VALUE_NAME.fullmatch(name) or name in NAMES or name == FRAMES:
         raise ValueError(
-            f"{name!r} can't name an array of results: a-z, 0-9, _, and none of the archive's own."
+            f"{name!r} can't name an array of results: use a-z, 0-9 and _, and no name that the archive itself uses."
         )
     if not _VALUE_NAME.fullmatch(dimension):
         raise ValueError(f"{dimension!r} can't name a dimension.")

@@ -226,7 +226,7 @@ class ConnectionGuard:
         now = asyncio.get_running_loop().time()
         if now - self._logged_at >= 60.0:
             self._logged_at = now
-            log.warning("%s, the most that are allowed: idle ones are closed, or new ones refused", what)
+            log.warning("%s, the limit: idle ones are closed, or new ones refused", what)
 
     def note_requests(self) -> Any:
         """A middleware, the outermost one, that keeps the state of a request's connection.

@@ -128,7 +128,7 @@ class EventBook:
     def check_room(self) -> None:
         """Raises ConfigError if there are ``MAX_EVENTS`` events."""
         if len(self._states) >= MAX_EVENTS:
-            raise ConfigError(f"This stream has {MAX_EVENTS} events already, the most that are stored.")
+            raise ConfigError(f"This stream has {MAX_EVENTS} events already; at most that many are stored.")
 
     def correction(self, event_id: str, version: int, changes: EventChanges) -> EventChangeEntry | None:
         """The entry that corrects version ``version`` of an event; None if the event has this content already, as after
@@ -147,7 +147,9 @@ class EventBook:
         if version != state.version:
             raise EventConflictError(state)
         if self.n_changes >= MAX_CHANGES:
-            raise ConfigError(f"This stream has {MAX_CHANGES} corrections already, the most that are stored.")
+            raise ConfigError(
+                f"This stream has {MAX_CHANGES} corrections already; at most that many are stored."
+            )
         return wanted
 
     def events(self, origin_ms: float | None) -> list[Event]:

@@ -150,7 +150,9 @@ async def delete_stream(request: web.Request) -> web.Response:
 async def remove_stream(
     context: ServerContext, data_id: str, archive: StreamArchive | None, project_id: str | None
 ) -> None:
-    """Stop all that is done with a stream, move its files away and remove its row. ``archive`` as for the registry."""
+    """Stop all work on a stream, move its files away and remove its row. ``archive`` as in
+    ``StreamRegistry.delete``.
+    """
     context.streams.deleted.add(data_id)
     context.streams.deleted_from[data_id] = project_id
     try:

@@ -1,4 +1,4 @@
-"""Alarms: rules on numbers, raised once and told once, and webhooks that go to configured addresses only."""
+"""Alarms: rules on numbers, raised once and sent once, and webhooks that go to configured addresses only."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_the_file_of_addresses(tmp_path: Path) -> None:
         checked_addresses(["https://a.example"] * 9)
 
 
-class Told(Webhooks):
+class Recorder(Webhooks):
     """Keeps the messages."""
 
     def __init__(self) -> None:
@@ -198,12 +198,12 @@ class Clock:
 async def test_an_alarm_is_raised_and_told_once(serve: Serve, tmp_path: Path) -> None:
     """By two servers that share the rules, after a restart too. It ends when its stream ends."""
     server = await serve()
-    clock, told = Clock(), Told()
+    clock, sent = Clock(), Recorder()
 
     def watch() -> AlarmWatch:
         context, documents = server.context, FolderDocuments(tmp_path)
         return AlarmWatch(
-            documents, context.streams, context.results, told, "https://lab.example/rheed", clock
+            documents, context.streams, context.results, sent, "https://lab.example/rheed", clock
         )
 
     async with WireClient(server) as client:
@@ -212,7 +212,7 @@ async def test_an_alarm_is_raised_and_told_once(serve: Serve, tmp_path: Path) ->
         await one.set_rules(data_id, [AlarmRule(name=RATE, stale_s=30.0, low=0.1)])
         for _ in range(3):
             await one.look()
-        assert told.messages == []
+        assert sent.messages == []
         clock.now += 45.0
         await one.look()
         assert one.raised(data_id) == []  # a single look raises nothing
@@ -225,7 +225,7 @@ async def test_an_alarm_is_raised_and_told_once(serve: Serve, tmp_path: Path) ->
         again = watch()
         for _ in range(3):
             await again.look()
-        (message,) = told.messages
+        (message,) = sent.messages
         assert (message["event"], message["data_id"], message["name"]) == ("alarm.raised", data_id, RATE)
         assert message["page"] == f"https://lab.example/rheed/streams/{data_id}"
         assert message["text"].endswith(f"{RATE} {raised.why}. {message['page']}")
@@ -233,11 +233,11 @@ async def test_an_alarm_is_raised_and_told_once(serve: Serve, tmp_path: Path) ->
         for _ in range(3):
             await one.look()
         assert one.raised(data_id) == []
-        assert [message["event"] for message in told.messages] == ["alarm.raised", "alarm.ended"]
+        assert [message["event"] for message in sent.messages] == ["alarm.raised", "alarm.ended"]
         (tmp_path / "alarms.json").write_text("{")
         for _ in range(3):
             await watch().look()  # a damaged document: no alarms, no failure
-        assert len(told.messages) == 2
+        assert len(sent.messages) == 2
 
 
 async def test_the_requests(serve: Serve) -> None:

@@ -56,7 +56,7 @@ async def test_a_mark_is_corrected_and_deleted(serve: Serve) -> None:
 
 
 async def test_two_people_edit_the_same_mark(serve: Serve) -> None:
-    """The second one is told what the mark is now, and can replace it knowingly; nothing is lost."""
+    """The second person gets the present content of the mark, and can then replace it; nothing is lost."""
     async with WireClient(await serve()) as client:
         path = f"/rheed/stream/{await client.create()}/events"
         await client.ask("POST", path, {"label": "x", "id": ID})

@@ -160,7 +160,7 @@ async def test_a_cache_is_not_taken_for_a_data_folder(tmp_path: Path, serve: Ser
     async with WireClient(own) as client:
         await client.create()
     await own.stop()
-    with pytest.raises(ConfigError, match="has streams of its own"):
+    with pytest.raises(ConfigError, match="contains streams, which"):
         await serve(data_dir=own.data_dir, store=str(tmp_path / "store"))
 
 

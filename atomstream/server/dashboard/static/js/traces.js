@@ -178,21 +178,21 @@ export class Traces {
     const curves = known.map(([name, one]) => {
       const at = new Map(one.frequency.map((frequency, k) => [frequency, one.amplitude[k]]));
       const y = x.map((frequency) => at.get(frequency) ?? null);
-      now[name] = peakText(one, this.told());
+      now[name] = peakText(one, this.reportedHz());
       return { ...this.titled(name), y: this.kept.same ? evened(y, true) : y, joined: true };
     });
-    const told = this.told();
-    const marks = told ? [{ x: told, text: `oscillations, ${brief(1 / told)} s` }] : [];
+    const reported = this.reportedHz();
+    const marks = reported ? [{ x: reported, text: `oscillations, ${brief(1 / reported)} s` }] : [];
     const turn = this.values().rotation_rpm?.value;
     if (turn) marks.push({ x: turn / 60, text: "one turn" });
-    const limit = told ? Math.min(x.at(-1) ?? 1, HARMONICS * told) : x.at(-1) ?? 1;
+    const limit = reported ? Math.min(x.at(-1) ?? 1, HARMONICS * reported) : x.at(-1) ?? 1;
     const resolution = known[0]?.[1].resolution;
-    const note = known.length ? `${this.kept.same ? "each from 0 to 1" : "amplitude in counts"} · ${duration(this.reply.from_s)} – ${duration(this.reply.to_s)} · resolution ${brief(resolution, 2)} /s${told ? "" : " · no period is determined"}` : "";
+    const note = known.length ? `${this.kept.same ? "each from 0 to 1" : "amplitude in counts"} · ${duration(this.reply.from_s)} – ${duration(this.reply.to_s)} · resolution ${brief(resolution, 2)} /s${reported ? "" : " · no period is determined"}` : "";
     return { x, curves, now, marks, limit, note, why };
   }
 
   /** The frequency of the oscillations that the analysis has determined, in 1/s; null without. */
-  told() {
+  reportedHz() {
     const period = this.values().oscillation_period?.value;
     return period > 0 ? 1 / period : null;
   }
@@ -216,8 +216,8 @@ function evened(values, fromZero = false) {
 }
 
 /** The amplitude at the frequency that the analysis has determined. */
-function peakText({ frequency, amplitude, resolution }, told) {
-  if (!told) return "";
-  const near = amplitude.filter((_, k) => Math.abs(frequency[k] - told) < resolution);
+function peakText({ frequency, amplitude, resolution }, reported) {
+  if (!reported) return "";
+  const near = amplitude.filter((_, k) => Math.abs(frequency[k] - reported) < resolution);
   return near.length ? brief(near.reduce((a, b) => Math.max(a, b)), 3) : "";
 }
