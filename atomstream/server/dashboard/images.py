@@ -116,11 +116,19 @@ PICTURE_S = 0.1
 """Shortest time between two images in s."""
 
 
+SLACK_S = 0.05
+"""Playback that is more than one chunk and this time behind plays faster."""
+CATCH_UP = 1.5
+"""Speed of playback that is behind."""
+
+
 @dataclass(slots=True)
 class PlaybackClock:
     """Plays a growing stream at its frame rate, up to one chunk behind the newest frame.
 
-    If the newest frame is further ahead (a backlog arrived at once), playback jumps forward.
+    If chunks arrive at uneven times, playback falls behind by the longest delay. It then plays faster until it is one
+    chunk behind again: with short chunks the picture would else stay half a second old. If the newest frame is further
+    ahead (a backlog arrived at once), playback jumps forward.
     """
 
     fps: float
@@ -134,7 +142,9 @@ class PlaybackClock:
         if self.position < 0 or newest < 0:
             self.position = newest
         else:
-            self.position = min(newest, self.position + self.fps * (now_s - self.asked_at_s))
+            behind = newest - self.position > self.chunk_size + SLACK_S * self.fps
+            rate = self.fps * (CATCH_UP if behind else 1.0)
+            self.position = min(newest, self.position + rate * (now_s - self.asked_at_s))
         if newest - self.position > max(1.5 * self.chunk_size, 0.5 * self.fps):
             self.position = max(0.0, newest - self.chunk_size)
         self.asked_at_s = now_s
@@ -179,7 +189,10 @@ async def open_socket(request: web.Request) -> AsyncIterator[web.WebSocketRespon
 log = get_logger("atomstream.server")
 
 IDLE_S = 0.25
-"""Time between two checks for new frames in s."""
+"""Time between two checks for new frames in s, for a stream that does not run."""
+SOON_S = 0.03
+"""The same for :data:`RUNNING_S` seconds after a new frame."""
+RUNNING_S = 5.0
 
 
 class ImageRequest(msgspec.Struct, frozen=True):
@@ -354,7 +367,8 @@ class ImageSubscriber:
         while (picture := await self._next(wanted)) is None:
             if self._socket.closed:
                 return
-            await asyncio.sleep(IDLE_S)
+            running = time.monotonic() - self._sent_at < RUNNING_S
+            await asyncio.sleep(SOON_S if running else IDLE_S)
         self._shown, self._sent_at = picture.frame, time.monotonic()
         # A browser that disconnected is no error; the loop that reads its messages ends.
         with suppress(ConnectionError):

@@ -87,6 +87,20 @@ def test_a_backlog_is_skipped() -> None:
     assert player.next(0.1, 6000) == 5939
 
 
+@pytest.mark.parametrize("chunk", [12, 24])
+def test_playback_is_one_chunk_behind_again_after_a_delay(chunk: int) -> None:
+    """After one late chunk the shown frame is soon one chunk behind the newest again, and not for ever further."""
+    player, fps, step_s = PlaybackClock(fps=120.0, chunk_size=chunk), 120.0, 0.02
+    behind = []
+    for k in range(500):
+        now_s = k * step_s
+        arrived = int((now_s if not 1.0 < now_s < 1.4 else 1.0) * fps) // chunk * chunk
+        shown = player.next(now_s, arrived)
+        behind.append(arrived - 1 - shown if arrived else 0)
+    assert max(behind[70:90]) > chunk  # the late frames arrived together
+    assert max(behind[250:]) <= chunk + 0.05 * fps + 1
+
+
 def test_nothing_stored_nothing_shown() -> None:
     """Before the first frame nothing is shown; playback then starts with the newest."""
     player = PlaybackClock(fps=30.0, chunk_size=60)
