@@ -126,6 +126,7 @@ READS = {
     "GET /dashboard/streams/{data_id}/growths",
     "GET /dashboard/streams/{data_id}/picture",
     "GET /dashboard/streams/{data_id}/profile",
+    "GET /dashboard/streams/{data_id}/azimuth-map",
     "GET /dashboard/streams/{data_id}/spectrum",
     "GET /dashboard/streams/{data_id}/pictures",
     "GET /dashboard/streams/{data_id}/series",

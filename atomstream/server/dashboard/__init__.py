@@ -13,6 +13,7 @@ from aiohttp import web
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.context import ServerContext
 from atomstream.server.dashboard import (
+    azimuth_map,
     comparison,
     curves,
     growths,
@@ -44,6 +45,7 @@ ROUTES: Final = (
     *problems.routes,
     *series.routes,
     *curves.routes,
+    *azimuth_map.routes,
     *images.routes,
     *growths.routes,
     *comparison.routes,

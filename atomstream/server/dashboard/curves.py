@@ -28,6 +28,7 @@ from atomstream.server.dashboard.series import (
 from atomstream.server.http.access import access
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.live.annotation_records import to_region
+from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
@@ -100,11 +101,7 @@ async def profile(request: web.Request) -> web.Response:
     """
     at = number(request.query, "time", math.inf, 0.0, math.inf)
     results, name = await results_of(request), request.query.get("line", "streaks")
-    report = results.regions()
-    known = (*report.regions, *report.detected_regions)
-    region = next((as_line(to_region(one)) for one in known if one.name == name), None)
-    if region is None:
-        raise HttpError(404, f"There is no line {name[:64]!r} on this stream (yet).")
+    region = region_line(results, name)
     source, archive = (
         await source_of(request),
         await context_of(request).streams.archive(results.metadata.data_id),
@@ -118,6 +115,16 @@ async def profile(request: web.Request) -> web.Response:
 
 def _brief(values: F64, digits: int) -> list[float]:
     return brief(np.asarray(values, dtype=np.float64), digits)
+
+
+def region_line(results: StreamResults, name: str) -> Line:
+    """The line, or box as a line, of that name; raises HttpError 404."""
+    report = results.regions()
+    known = (*report.regions, *report.detected_regions)
+    found = next((as_line(to_region(one)) for one in known if one.name == name), None)
+    if found is None:
+        raise HttpError(404, f"There is no line {name[:64]!r} on this stream (yet).")
+    return found
 
 
 def as_line(region: Box | Line) -> Line:

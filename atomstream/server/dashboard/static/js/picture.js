@@ -82,7 +82,7 @@ export class Picture extends EventTarget {
     this.count += 1;
     setHidden(byId("stage-empty"), true);
     const past = this.frozen === null ? "" : " (past)";
-    setText(byId("picture-when"), `${Number.isFinite(time) ? duration(time) : "–"} · frame ${frame.toLocaleString("en-GB").replaceAll(",", "\u202f")}${past}${dark ? " · minus dark frame" : ""}`);
+    setText(byId("picture-when"), `${Number.isFinite(time) ? duration(time) : "–"} · frame ${frame.toLocaleString("en-GB").replaceAll(",", "\u202f")}${past}${dark ? " − dark" : ""}`);
     this.canvas.dataset.frame = String(frame);
     this.canvas.dataset.pictures = String(this.count);
   }

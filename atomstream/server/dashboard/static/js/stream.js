@@ -141,6 +141,7 @@ function applyValues(newest, views) {
   charts.prefer(turning ? "oscillations_counted" : lattice);
   charts.setRateUnit(newest.growth_rate_ml_s?.unit);
   showViews(views ?? [], turning);
+  traces.setViews(turning, (views ?? []).map(({ view_id: id, angle_deg: angle }) => ({ angle, name: visible(azimuths.nameOf(id)) || `view ${id}` })));
   showCounted();
 }
 

@@ -1,6 +1,7 @@
 // Traces of regions together in one chart: over time, as amplitude spectra; and a line profile with its fits.
 import { ask } from "./api.js";
 import { byId, el, setHidden, setText } from "./dom.js";
+import { AzimuthMap } from "./azimuth_map.js";
 import { brief, duration, visible, withSigma } from "./format.js";
 import { CurveChart } from "./curve_chart.js";
 import { lineOptions } from "./regions.js";
@@ -11,7 +12,9 @@ const EACH_MS = 1000;
 const SOON_MS = 150;
 const POINTS = 1200;
 const FIXED = [["specular_intensity", "Specular"], ["first_order_intensity", "First order"], ["reconstruction_intensity", "Half order"]];
-const MODES = ["time", "spectrum", "profile"];
+const MODES = ["time", "spectrum", "profile", "azimuths"];
+// A map reads up to 120 frames.
+const MAP_EACH_MS = 5000;
 /** The first view of a spectrum reaches so many times the frequency of the oscillations. */
 const HARMONICS = 8;
 
@@ -27,6 +30,8 @@ export class Traces {
     this.lines = [];
     this.reply = null;
     this.chart = new CurveChart(byId("traces-chart"), view);
+    this.map = new AzimuthMap(byId("azimuth-map"), `${this.path}/azimuth-map`);
+    this.views = [];
     for (const button of document.querySelectorAll("[data-curve]")) button.addEventListener("click", () => this.keep({ mode: button.dataset.curve }));
     byId("traces-log").addEventListener("click", () => this.keep({ log: !this.kept.log }));
     byId("traces-same").addEventListener("click", () => this.keep({ same: !this.kept.same }));
@@ -39,9 +44,18 @@ export class Traces {
     new IntersectionObserver(([entry]) => {
       this.seen = entry.isIntersecting;
       this.soon();
-    }).observe(byId("traces-chart"));
+    }).observe(byId("traces-panel"));
     this.setRegions({}, []);
     this.showMode();
+  }
+
+  /** The views of a turning sample with their names; `turning` false for all others. */
+  setViews(turning, views) {
+    this.views = views;
+    const button = document.querySelector("[data-curve=azimuths]");
+    if (button.hidden === !turning) return;
+    setHidden(button, !turning);
+    if (!turning && this.kept.mode === "azimuths") this.keep({ mode: "time" });
   }
 
   /** `columns`: the result of each box by its name; `own`: the regions of the user. */
@@ -82,7 +96,7 @@ export class Traces {
     this.showMode();
     if (changes.mode) {
       this.reply = null;
-      this.chart.draw({ curves: [], x: [], kind: this.kept.mode, why: "Loading …" });
+      if (this.kept.mode !== "azimuths") this.chart.draw({ curves: [], x: [], kind: this.kept.mode, why: "Loading …" });
       byId("profile-rows").replaceChildren();
       setText(byId("traces-note"), "");
     } else this.redraw();
@@ -94,9 +108,13 @@ export class Traces {
     for (const button of document.querySelectorAll("[data-curve]")) button.setAttribute("aria-pressed", String(button.dataset.curve === mode));
     byId("traces-log").setAttribute("aria-pressed", String(log));
     byId("traces-same").setAttribute("aria-pressed", String(same));
-    setHidden(byId("traces-list"), mode === "profile");
-    setHidden(byId("traces-same"), mode === "profile");
-    setHidden(byId("profile-line"), mode !== "profile");
+    const lined = mode === "profile" || mode === "azimuths";
+    setHidden(byId("traces-list"), lined);
+    setHidden(byId("traces-same"), lined);
+    setHidden(byId("profile-line"), !lined);
+    setHidden(byId("traces-log"), mode === "azimuths");
+    setHidden(byId("traces-chart"), mode === "azimuths");
+    setHidden(byId("azimuth-map"), mode !== "azimuths");
     setHidden(byId("profile-peaks"), mode !== "profile");
   }
 
@@ -111,7 +129,7 @@ export class Traces {
       this.loading = false;
       this.timer = undefined;
       if (this.again) this.soon();
-    }, Math.max(SOON_MS, (fresh ? EACH_MS : 0) + (this.loadedAt ?? -Infinity) - performance.now()));
+    }, Math.max(SOON_MS, (fresh ? (this.kept.mode === "azimuths" ? MAP_EACH_MS : EACH_MS) : 0) + (this.loadedAt ?? -Infinity) - performance.now()));
   }
 
   async load() {
@@ -121,6 +139,11 @@ export class Traces {
     this.loadedAt = performance.now();
     const at = this.shownTime();
     const line = byId("profile-line").value;
+    if (mode === "azimuths") {
+      const count = await this.map.load(line, at, this.views);
+      setText(byId("traces-note"), `last turn${at === null ? "" : ` before ${duration(at)}`} · ${count} azimuths`);
+      return;
+    }
     const address = {
       time: () => `series?${rangeQuery(this.view, names, POINTS)}`,
       spectrum: () => `spectrum?${rangeQuery(this.view, names, POINTS)}`,
@@ -136,7 +159,7 @@ export class Traces {
   }
 
   fail(error) {
-    if (error.status === 404) this.chart.draw({ curves: [], x: [], kind: this.kept.mode, why: error.message });
+    if (error.status === 404 && this.kept.mode !== "azimuths") this.chart.draw({ curves: [], x: [], kind: this.kept.mode, why: error.message });
     // Another part of the page shows that the connection is lost.
     else if (error.status !== 401 && error.status !== 0) setText(byId("traces-note"), error.message);
   }

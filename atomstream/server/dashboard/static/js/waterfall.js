@@ -128,7 +128,7 @@ export class Waterfall {
 }
 
 /** Limits of the colour scale: the 2nd and 99.5th percentile, so that single bright pixels do not darken the rest. Square root, because half orders are weak. */
-function limits(columns) {
+export function limits(columns) {
   const some = [];
   const step = Math.max(1, Math.floor(columns.length / 60));
   for (let k = 0; k < columns.length; k += step) {
@@ -139,7 +139,7 @@ function limits(columns) {
   return [some[Math.floor(some.length * 0.02)] ?? 0, some[Math.floor(some.length * 0.995)] ?? 1];
 }
 
-function paint(context, columns, height, [low, high]) {
+export function paint(context, columns, height, [low, high]) {
   const image = context.createImageData(columns.length, height);
   const pixels = new Uint32Array(image.data.buffer);
   const scale = 1 / Math.max(1e-9, high - low);
