@@ -144,7 +144,7 @@ class Camera(Protocol):
         """
 
     def close(self) -> None:
-        """Stop and release the camera. It may be called again, and of a camera that is not open."""
+        """Stop and release the camera. May be called repeatedly, also if the camera is not open."""
 
 
 class FoundCamera(NamedTuple):

@@ -392,12 +392,12 @@ class Recorder:
         return stats
 
     def tell(self, text: str) -> None:
-        """Give a sentence to people."""
+        """Show a sentence to the users of the page and of the terminal."""
         self.messages.append((1000.0 * time.time(), text))
         self._tell(text)
 
     def tell_from_thread(self, text: str) -> None:
-        """The same for other threads."""
+        """Call :meth:`tell` from another thread."""
         with suppress(RuntimeError):  # after the end of the loop
             self._loop.call_soon_threadsafe(self.tell, text)
 

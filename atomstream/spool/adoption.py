@@ -39,7 +39,7 @@ def adopt_streams(disk: FileSystem, quota: Quota, old: str, new: str) -> list[st
                 adopted.append(manifest.spec.data_id)
         except (SpoolError, StreamError) as error:
             if folder.parent == source:
-                _log.warning("A recording was not given to %s: %s", new, error)
+                _log.warning("A recording could not be assigned to %s: %s", new, error)
     return adopted
 
 

@@ -108,7 +108,7 @@ class Rig:
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
     def keyed(self, method: str, path: str, body: Any = None) -> bytes:
-        """The same with the API key, and a JSON body."""
+        """A request with the API key and a JSON body."""
         raw = b"" if body is None else json.dumps(body).encode()
         return self.request(method, path, raw, X_API_KEY=self.server.api_key)
 

@@ -73,7 +73,7 @@ GRID = {one.name: one for one in (*short_grid(3), SHORT_SLOW)}
     ids=lambda c: c.name,
 )
 def test_the_grid(one: Case) -> None:
-    """The same for combinations of rate, rotation, gain, hum and drift."""
+    """The limits of :func:`test_a_few_growths` for combinations of rate, rotation, gain, hum and drift."""
     _holds(one)
 
 

@@ -1,4 +1,4 @@
-"""The table of attacks with few tries: each case is as it should be, and the running stream loses nothing."""
+"""The table of attacks with few tries: each case has the expected result, and the running stream loses nothing."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_new_images_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path) -> None:
-    """A file whose end is missing is not delivered before it is whole, and the next one not before it."""
+    """An incomplete file is delivered when it is complete; the files after it wait for that."""
     camera = opened(tmp_path)
     tifffile.imwrite(tmp_path / "whole.tif", np.arange(4000, dtype=np.uint16).reshape(50, 80))
     whole = (tmp_path / "whole.tif").read_bytes()

@@ -168,7 +168,7 @@ def test_what_does_not_exist(client: Client, server: ThreadedServer) -> None:
 
 
 async def test_in_asyncio(serve: Serve, tmp_path: Path) -> None:
-    """The same calls, awaited."""
+    """The calls of the blocking client work in asyncio, awaited."""
     server = await serve()
     async with AsyncRHEEDStreamer(
         server.api_key, server.url, spool_dir=tmp_path, clock_sync=False

@@ -188,7 +188,7 @@ def test_the_streamer_equals_the_model() -> None:
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
 def test_the_streamer_equals_the_model_in_many_examples() -> None:
-    """The same with 300 longer examples."""
+    """The random sequences of actions, with 300 longer examples."""
     _try(
         settings(
             max_examples=300,

@@ -111,7 +111,7 @@ async def test_a_damaged_stream_costs_only_itself(
 async def test_a_damaged_data_folder_costs_only_what_is_damaged(
     serve: Serve, tmp_path: Path, template: Template, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same for the files beside the streams."""
+    """A damaged file beside the streams has no effect on the other data."""
     data, ids = tmp_path / "data", template[1]
     shutil.copytree(template[0], data)
     FOLDER[kind](data)

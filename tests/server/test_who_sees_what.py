@@ -285,7 +285,7 @@ async def test_an_upload_url_ends_with_its_key(serve: Serve) -> None:
 
 
 async def test_an_upload_url_ends_with_the_servers_own_key(serve: Serve) -> None:
-    """The same for the server's own key that was replaced without an overlap."""
+    """An upload URL of the server's own key gets 403 after the key was replaced without an overlap."""
     async with lab(serve) as here:
         url = await here.owner.url(here.seen_stream, 1, (4, 8, 12))
         rotate_server_key(here.server.data_dir, 0.0)

@@ -210,7 +210,7 @@ async def test_a_message_of_another_shape_is_a_typed_error(
 async def test_a_series_of_another_shape_is_a_typed_error(
     series: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same where a server without a feed is polled."""
+    """A series in an invalid form, from a server without a feed, is logged as a malformed message."""
     async with recording() as server, calling(server.url) as api:
         server.on_json("GET /rheed/timeseries/d/", {"series_by_angle": series})
         subscription = ResultSubscription(api.results, "d", announced=False, sleep=stop)

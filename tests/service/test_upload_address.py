@@ -90,7 +90,7 @@ async def test_urls_of_other_services(path: str) -> None:
 
 
 async def test_uploads_below_the_endpoint() -> None:
-    """An upload URL below the endpoint is as it should be, with a prefix or without."""
+    """An upload URL below the endpoint is accepted, with a prefix or without."""
     async with recording() as server:
         server.on_json(f"PUT /rheed{PATH}", {}, status=404)
         error = await failure(f"{server.url}/rheed", url_at(f"{server.url}/rheed"))

@@ -128,7 +128,7 @@ def test_a_power_cut_at_any_moment(memory_path: Path) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(20))
 def test_many_power_cuts(memory_path: Path, seed: int) -> None:
-    """The same with many more random subsets of unsynced changes."""
+    """Power cuts at any moment, with many more random subsets of unsynced changes."""
     play(memory_path, worlds=[0.2, 0.5, 0.5, 0.8], seed=seed)
 
 

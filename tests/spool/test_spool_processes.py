@@ -104,7 +104,7 @@ def test_killed_at_random_points(tmp_path: Path, start: Start) -> None:
 @pytest.mark.campaign
 @pytest.mark.timeout(1200)
 def test_killed_at_many_random_points(tmp_path: Path, start: Start) -> None:
-    """The same, 200 times."""
+    """200 processes are killed at random points; the spool is consistent after each."""
     kill_again_and_again(tmp_path, start, 200)
 
 

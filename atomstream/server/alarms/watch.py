@@ -180,7 +180,7 @@ class AlarmWatch:
         for name in before:
             if name not in raised:
                 self._send(
-                    "alarm.ended", data_id, stream, name, "is as it should be again, or its stream has ended"
+                    "alarm.ended", data_id, stream, name, "meets no rule any more, or its stream has ended"
                 )
         for name, one in raised.items():
             if name not in before:

@@ -241,7 +241,7 @@ class Database:
             yield session
 
     def naming(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """The same for a change of names: no other server changes names at the same time."""
+        """A session as :meth:`writing`, for a change of names: no other server changes names at the same time."""
         return self.writing()
 
     async def gone(self) -> set[str]:

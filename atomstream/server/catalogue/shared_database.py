@@ -76,7 +76,7 @@ class SharedDatabase(Database):
 
     @asynccontextmanager
     async def naming(self) -> AsyncIterator[AsyncSession]:
-        """The same for a change of names: no other server changes names at the same time."""
+        """A session as :meth:`writing`, for a change of names: no other server changes names at the same time."""
         async with self.writing() as session:
             try:
                 await session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_S}s'"))

@@ -86,7 +86,9 @@ class SharedStreams(StreamsTable):
         self._grown[data_id] = (max(before, n_frames), iso_now())
 
     async def note_length(self, data_id: str, n_frames: int) -> None:
-        """The same for an archive that was opened. Its time of change stays, because no data came from the client."""
+        """Note the length of an archive that was opened. Its time of change stays, because no data came from the
+        client.
+        """
         before, at = self._grown.get(data_id, (0, ""))
         self._grown[data_id] = (max(before, n_frames), at)
 

@@ -34,7 +34,7 @@ def logged_in(request: web.Request) -> Principal | None:
 
 
 def principal_of_session(request: web.Request) -> Principal | None:
-    """The same for a request that reads or changes something.
+    """Who is logged in in the browser, for a request that reads or changes something; None if nobody.
 
     Raises:
         HttpError: 403 if the session is valid but the request may come from a page of another site.

@@ -213,11 +213,11 @@ class KeyRing:
         return True
 
     def knows_id(self, key_id: str) -> bool:
-        """The same for the id of a key, the first 8 digits of its fingerprint."""
+        """True if a valid key has this id, the first 8 digits of its fingerprint."""
         return any(known.hex()[:8] == key_id and self.knows(known) for known, _ in self._keys)
 
     def knows(self, mark: bytes) -> bool:
-        """The same for the :func:`fingerprint` of a key."""
+        """True if a valid key has this :func:`fingerprint`."""
         now = self._clock()
         # A sum, because `any` stops at the first match, and its duration would reveal which key matched.
         return (

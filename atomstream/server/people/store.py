@@ -343,7 +343,7 @@ class People:
         return token
 
     def link_for(self, actor: Actor, name: str, valid_s: float = LINK_S) -> str:
-        """The same for the person named ``name``."""
+        """The token of a link that logs in once as the person named ``name``."""
         with self._lock:
             self._log.refresh()
             user = self._user(name)

@@ -181,7 +181,7 @@ def test_a_power_cut_at_random_moments(
 def test_many_power_cuts(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, period_s: float
 ) -> None:
-    """The same with a cut at each possible time."""
+    """A power cut at each possible time."""
     monkeypatch.setattr(chunk_index, "SYNC_PERIOD_S", period_s)
     play(memory_path, cuts=10_000, seed=seed)
 

@@ -92,7 +92,7 @@ async def test_chunks_come_back_after_a_restart(serve: Serve) -> None:
 
 
 async def test_an_index_has_one_content_in_each_channel(serve: Serve) -> None:
-    """A repeat changes nothing, other points for the same index and another unit are refused whole."""
+    """An equal repeat changes nothing. Other points for the same index, or another unit, are refused as a whole."""
     async with WireClient(await serve()) as client:
         data_id = await begin(client)
         for repeated in (False, True):
