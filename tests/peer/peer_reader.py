@@ -19,8 +19,8 @@ def print_frame(ask: str, table: Any, **facts: object) -> None:
 
 
 def main() -> None:
-    """``peer_reader.py URL KEY DATA_ID KEYWORD``."""
-    url, key, data_id, keyword = sys.argv[1:5]
+    """``peer_reader.py URL KEY DATA_ID KEYWORD PROJECT_ID``."""
+    url, key, data_id, keyword, project_id = sys.argv[1:6]
     from atomscale import Client
     from atomscale.timeseries.polling import iter_poll
 
@@ -34,6 +34,12 @@ def main() -> None:
     print_frame("azimuths", client.get_rheed_azimuths(data_id))
     client.set_rheed_azimuth(data_id, "[110]")
     print_frame("azimuths set", client.get_rheed_azimuths(data_id))
+    print_frame("changepoints", client.get_changepoints(data_id))
+    found = client.get_project(project_id)
+    (sample,) = found.samples
+    names = {"name": sample.physical_sample_name, "results": len(sample.data_results)}
+    print_frame("project", client.get_physical_sample_timeseries(sample.physical_sample_id), **names)
+    print_frame("instruments", client.list_projects(), found=client.list_growth_instruments())
 
 
 if __name__ == "__main__":

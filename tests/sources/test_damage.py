@@ -113,13 +113,8 @@ def one_png_changed(folder: Path) -> Path:
 
 
 def one_jpeg_cut_off(folder: Path) -> Path:
-    def write(path: Path, frame: npt.NDArray[Any]) -> None:
-        write_image(path, frame, source="yuvj444p" if frame.ndim > 2 else "gray", codec="mjpeg")
-
-    try:
-        place = images(folder, write, ".jpg")
-    except Exception:  # this FFmpeg writes no grey JPEG
-        pytest.skip("no JPEG encoder")
+    pillow = pytest.importorskip("PIL.Image")  # not every FFmpeg writes grey JPEG
+    place = images(folder, lambda path, frame: pillow.fromarray(frame).save(path), ".jpg")
     cut(place / "img6.jpg", (place / "img6.jpg").stat().st_size // 2)
     return place
 
@@ -158,6 +153,7 @@ ONE_FRAME = [
     page_that_was_never_written,
     jpeg_page_cut_off,
     one_empty_image,
+    one_jpeg_cut_off,
     one_png_cut_off,
     one_png_changed,
     one_pgm_cut_off,
@@ -188,7 +184,7 @@ def test_damage_at_frame_six(tmp_path: Path, damaged: Callable[[Path], Path], ch
     assert indices.tolist() == [k for k in range(COUNT) if not 6 <= k < 6 + lost]
     found = np.concatenate([chunk.frames for chunk in chunks])
     np.testing.assert_array_equal(found[:6], before)
-    if damaged is not jpeg_page_cut_off:
+    if damaged not in (jpeg_page_cut_off, one_jpeg_cut_off):
         expected = DEEP if found.dtype == np.uint16 else FRAMES
         np.testing.assert_array_equal(found, expected[indices])
     assert [(gap.frame, gap.frames) for gap in source.gaps] == [(6, lost)]

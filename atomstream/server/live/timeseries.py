@@ -39,12 +39,16 @@ _INTEGERS: Final = frozenset({"spot_count", "cluster_id"})
 
 @dataclass(frozen=True, slots=True)
 class SeriesQuery:
-    """A request: the last ``last_n`` points, the last ``elapsed_s`` seconds, these properties (empty: all)."""
+    """A request: the last ``last_n`` points, the last ``elapsed_s`` seconds, these properties (empty: all).
+
+    Of more than ``most`` points only every n-th one is returned.
+    """
 
     last_n: int | None = None
     elapsed_s: float | None = None
     properties: tuple[str, ...] = ()
     low_level: bool = False
+    most: int = MAX_POINTS
 
 
 def series_by_angle(
@@ -88,13 +92,13 @@ def _frames(store: ResultStore, query: SeriesQuery) -> list[SeriesPoint]:
 
 
 def _picks(store: ResultStore, query: SeriesQuery) -> Numbers:
-    """The frames of the reply: stored and analysed ones, at most ``MAX_POINTS``, evenly among those that are stored."""
+    """The frames of the reply: stored and analysed ones, at most ``query.most``, evenly among those that are stored."""
     runs, analysed = store.frame_runs(), store.log.analysed
     stop = runs.rank(analysed)
     start = 0 if query.last_n is None else max(0, stop - query.last_n)
     if query.elapsed_s is not None:
         start = max(start, runs.rank(analysed - math.ceil(query.elapsed_s * store.fps)))
-    step = max(1, math.ceil((stop - start) / MAX_POINTS))
+    step = max(1, math.ceil((stop - start) / query.most))
     return runs.frames(np.arange(start, stop, step, dtype=np.int64))
 
 

@@ -15,6 +15,7 @@ from yarl import URL
 from atomstream.protocol import (
     ENTRIES_PATH,
     IMAGE_PATH,
+    PROJECT_SAMPLES_PATH,
     PROJECTS_PATH,
     SAMPLES_PATH,
     SINGLE_FRAMES_PATH,
@@ -60,8 +61,29 @@ class TrackingSample(msgspec.Struct, frozen=True):
 @routes.get(SAMPLES_PATH)
 @access(Right.READ)
 async def list_samples(request: web.Request) -> web.Response:
-    """``GET /physical_samples/``."""
-    return json_reply(await context_of(request).catalogue.samples(principal_of(request).projects))
+    """``GET /physical_samples/``; with ``physical_sample_id`` only these."""
+    samples = await context_of(request).catalogue.samples(principal_of(request).projects)
+    wanted = _ids(request.query, "physical_sample_id")
+    return json_reply([sample for sample in samples if not wanted or sample["id"] in wanted])
+
+
+@routes.get(PROJECT_SAMPLES_PATH)
+@access(Right.READ, browser=False)
+async def list_project_samples(request: web.Request) -> web.Response:
+    """``GET /projects/{project_id}/physical_samples``: the samples that are tracked in a project."""
+    project_id = request.match_info["project_id"].lower()
+    catalogue, principal = context_of(request).catalogue, principal_of(request)
+    if not principal.sees(project_id) or not await catalogue.find(Project, [project_id]):
+        raise unknown_project(project_id)
+    samples = await catalogue.samples(principal.projects)
+    return json_reply(
+        [one for one in samples if any(project["id"] == project_id for project in one["projects"])]
+    )
+
+
+def unknown_project(project_id: str) -> HttpError:
+    """The answer for a project that does not exist, or is not visible."""
+    return HttpError(404, f"No project {project_id[:64]!r} is known here; GET /projects/ lists them.")
 
 
 @routes.post(SAMPLES_PATH)
@@ -154,7 +176,7 @@ async def track_sample(request: web.Request) -> web.Response:
     wanted = await read_json(request, TrackingSample)
     catalogue, principal = context_of(request).catalogue, principal_of(request)
     if not principal.sees(project_id) or not await catalogue.find(Project, [project_id]):
-        raise HttpError(404, f"No project {project_id[:64]!r} is known here; GET /projects/ lists them.")
+        raise unknown_project(project_id)
     sample_id = wanted.physical_sample_id.lower()
     known = await catalogue.find(Sample, [sample_id])
     if not known or not await catalogue.sees_sample(sample_id, principal.projects):
