@@ -47,7 +47,7 @@ LONG_NAMES: Final = {
 
 
 def long_name_of(column: str) -> str:
-    """What the column is; for the trace of a user's region its name."""
+    """A description of the column; for the trace of a user's region, the name of the region."""
     if column.startswith("region_"):
         return f"intensity in the region {column.removeprefix('region_')}"
     return LONG_NAMES.get(column, column.replace("_", " "))

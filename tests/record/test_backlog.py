@@ -71,7 +71,9 @@ def delete(recorder: Recorder, *segments: int) -> None:
 async def test_frames_that_were_deleted_unread_are_counted_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, has_counter: bool
 ) -> None:
-    """At the begin, in the middle, and at the end without those of the pause; with the camera's counter or without."""
+    """They may be at the begin, in the middle or at the end of the recording, with the camera's counter or without;
+    frames of the pause do not count.
+    """
     camera = ManualCamera() if has_counter else CameraWithoutCounter()
     go = hold(monkeypatch, "initialize" if where == "begin" else "push_frame")
     async with recording_of(tmp_path, camera, monkeypatch) as recorder:

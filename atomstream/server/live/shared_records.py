@@ -150,7 +150,7 @@ class SharedWriter:
             last = asyncio.run_coroutine_threadsafe(newest, self._loop).result()
             if last is not None and last.number > self.after:
                 raise OutdatedWriterError(
-                    f"{self._subject} has {last.number} entries, this process knew {self.after}."
+                    f"{self._subject} has {last.number} entries, not {self.after} as this process has read."
                 )
 
     def _append(self, entry: SharedEntry) -> None:

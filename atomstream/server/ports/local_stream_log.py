@@ -43,7 +43,7 @@ class LocalStreamLog:
             log = await self._open(subject)
             if after is not None and after != len(log):
                 raise OutdatedWriterError(
-                    f"{subject} has {len(log)} entries, the writer knew {after}: nothing was stored."
+                    f"{subject} has {len(log)} entries, not {after} as the writer states: nothing was stored."
                 )
             number = await asyncio.to_thread(log.append, {"payload": payload}, durable=True)
             if key:

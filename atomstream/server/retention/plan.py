@@ -194,5 +194,5 @@ def frames_to_keep(
 
 
 def replaced(action: Action, freed_bytes: int) -> Action:
-    """The action with what became free."""
+    """A copy of the action with the bytes that became free."""
     return msgspec.structs.replace(action, freed_bytes=freed_bytes)
