@@ -383,7 +383,9 @@ class CachedArchive(StreamArchive):
     # -- thinned by another server -----------------------------------------------------------------------
 
     def is_analysed_again(self) -> bool:
-        """As in the base class; by whichever process."""
+        """As in the base class, if this process analyses; and by whichever process has noted it in the store."""
+        if self._copies and super().is_analysed_again():
+            return True
         with suppress(ObjectMissingError):
             self.shared.store.head(self.shared.key(RUNNING))
             return True

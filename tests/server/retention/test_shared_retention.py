@@ -129,6 +129,10 @@ async def test_what_runs_anywhere_is_left_alone(tmp_path: Path, serve: Serve) ->
     about = SharedStream(objects, analysed_again).read_about()
     assert about["thinning"] is None
     objects.delete(f"streams/{analysed_again}/{RUNNING}")
+    here = a.folder(analysed_again) / RUNNING  # this server analyses it again itself
+    here.write_bytes(b"reanalysis")
+    assert await a.context.retention.thin(analysed_again, 5, 0.0) is None
+    here.unlink()
     assert [action.data_id for action in (await a.context.retention.run()).actions] == [analysed_again]
 
 
