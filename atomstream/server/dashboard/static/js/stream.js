@@ -75,7 +75,8 @@ async function renew() {
   events.reset(analysis.events);
   charts.setEvents(analysis.events);
   segments.reset(analysis.segments);
-  regions.set(analysis);
+  // Its columns are units by column; those of regions are columns by name, and come with refresh().
+  regions.set({ ...analysis, columns: undefined });
   regions.refresh();
   calibration.show(analysis.calibration);
   reanalysis.show(analysis);
