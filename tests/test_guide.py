@@ -54,7 +54,7 @@ def ask(server: ThreadedServer, path: str, body: dict[str, Any] | None = None) -
         data=None if body is None else json.dumps(body).encode(),
         headers={"X-API-KEY": server.api_key, "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         return json.load(reply)
 
 

@@ -110,7 +110,7 @@ async def page(context: Any, server: LiveServer) -> AsyncIterator[Any]:
     made, problems = await context.new_page(), []
     absolute = made.goto
     made.goto = lambda address, **options: absolute(urljoin(server.url, address), **options)
-    made.set_default_timeout(20_000)
+    made.set_default_timeout(60_000)
     made.on("pageerror", lambda error: problems.append(f"error: {error}"))
     made.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
     made.on("console", lambda message: note_problem(problems, message))

@@ -14,7 +14,7 @@ from tests.wire_client import WireClient, make_frames
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 async def test_a_growth_over_an_earlier_one(browser: Any, server: LiveServer) -> None:

@@ -14,7 +14,7 @@ from tests.wire_client import WireClient
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 FORMAT = "/dashboard/static/js/format.js"
 HEALTH = "/dashboard/static/js/health.js"
 CHARTS = "/dashboard/static/js/charts.js"

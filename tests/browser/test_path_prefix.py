@@ -23,7 +23,7 @@ async def test_the_pages_stay_below_the_prefix(browser: Any, serve: Serve, strip
         proxy.target = server.url
         context = await browser.new_context(reduced_motion="reduce")
         page = await context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         await page.goto(proxy.url)

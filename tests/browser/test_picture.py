@@ -13,7 +13,7 @@ from tests.live_server import LiveServer
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 STATIC = "/dashboard/static/js"
 COLOURS = f"""async (look) => {{
   const {{ colourTable }} = await import("{STATIC}/palettes.js");

@@ -16,7 +16,7 @@ from tests.record.manual_camera import ManualCamera, recording_of, taken, until
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 HOSTILE = "GaN <img src=x onerror=alert(1)> \u202e"
 

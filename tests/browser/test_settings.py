@@ -15,7 +15,7 @@ from tests.wire_client import WireClient
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 ACTOR = Actor("test", "command line")
 PASSWORD = "correct horse battery"

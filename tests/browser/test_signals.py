@@ -13,7 +13,7 @@ from tests.wire_client import WireClient
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 async def test_lanes_under_the_growth_rate(logged_in: Any, growth: Growth, server: LiveServer) -> None:

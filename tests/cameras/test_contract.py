@@ -27,7 +27,7 @@ from atomstream.errors import CameraError, ConfigError
 from atomstream.testing import MemoryService
 from tests.cameras.emulators import EMULATORS, Emulator
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module", params=list(EMULATORS))

@@ -66,7 +66,7 @@ def test_a_killed_demo_leaves_no_server(tmp_path: Path) -> None:
         (child,) = psutil.Process(command.process.pid).children()
         command.process.kill()
         command.process.wait()
-        child.wait(30)
+        child.wait(60)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def listening_url(command: Running) -> str:
 
 def get(url: str, key: str) -> object:
     request = urllib.request.Request(url, headers={"X-API-KEY": key})
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         return json.load(reply)
 
 
@@ -52,7 +52,7 @@ def test_one_line_on_stdout(tmp_path: Path) -> None:
         first = process.stdout.readline()
     finally:
         process.terminate()
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=60)
     assert re.fullmatch(r"atomstream listens at http://127\.0\.0\.1:\d+\n", first)
     assert rest == ""
 

@@ -33,7 +33,7 @@ def calibration_of(server: ThreadedServer, data_id: str) -> dict[str, Any]:
     """Return the calibration that the server stores."""
     url = f"{server.url}/rheed/stream/{data_id}/calibration"
     request = urllib.request.Request(url, headers={"X-API-KEY": server.api_key})
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         found: dict[str, Any] = json.load(reply)
     return found
 

@@ -46,7 +46,7 @@ def test_the_key_is_not_in_the_list_of_processes(tmp_path: Path) -> None:
         url = command.wait_for("atomstream listens at ").split()[-1]
         arguments = Path(f"/proc/{command.process.pid}/cmdline").read_text()
         request = urllib.request.Request(f"{url}/projects/", headers={"X-API-KEY": KEY})
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             assert json.load(reply) == []
     assert "serve" in arguments
     assert KEY not in arguments

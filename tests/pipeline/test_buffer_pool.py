@@ -17,7 +17,7 @@ BIG = 16 * MIB
 def wait_for_page_threads() -> None:
     for thread in threading.enumerate():
         if thread.name == "atomstream-pages":
-            thread.join(30)
+            thread.join(60)
 
 
 def test_the_next_buffer_is_prepared() -> None:

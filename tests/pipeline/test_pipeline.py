@@ -379,7 +379,7 @@ async def test_the_failure_is_set_before_its_chunk_is_resolved(
     resolve = stream.ledger.resolve
 
     def wrong(*_: object) -> None:
-        assert go.wait(10)
+        assert go.wait(60)
         raise ZeroDivisionError("a mistake of ours")
 
     def resolve_and_report(index: int, *rest: Any) -> None:

@@ -38,7 +38,7 @@ async def test_a_chunk_is_accepted_while_the_loop_is_blocked(
     pipeline = make()
     stream = pipeline.open(spec())
     for k in range(5):  # waited for in the loop's own thread, so the loop can't have helped
-        assert started(pipeline, stream, chunk_request(k, seed=k)).result(timeout=30)
+        assert started(pipeline, stream, chunk_request(k, seed=k)).result(timeout=60)
     assert stream.ledger.next_index == 5
     await drained(stream)
     for k in range(5):
@@ -50,7 +50,7 @@ async def test_a_push_that_would_wait_is_not_started(make: MakePipeline) -> None
     """For a known index, for the next index and with durability="disk", start_push returns None."""
     pipeline = make()
     stream = pipeline.open(spec())
-    assert started(pipeline, stream, chunk_request(0)).result(timeout=30)
+    assert started(pipeline, stream, chunk_request(0)).result(timeout=60)
     assert pipeline.start_push(stream, chunk_request(0)) is None
     assert pipeline.start_push(stream, chunk_request(None)) is None
     durable = make(durability="disk")
@@ -65,11 +65,11 @@ async def test_without_memory_nothing_is_accepted(
     pipeline = make(buffer_bytes=1)
     stream = pipeline.open(spec())
     transport.hold()
-    assert started(pipeline, stream, chunk_request(0)).result(timeout=30)
+    assert started(pipeline, stream, chunk_request(0)).result(timeout=60)
     held = pipeline.statistics().memory_used
     assert pipeline.start_push(stream, chunk_request(1)) is None
     monkeypatch.setattr(MemoryLimiter, "has_room", lambda *_: True)  # as if it had gone meanwhile
-    assert not started(pipeline, stream, chunk_request(1)).result(timeout=30)
+    assert not started(pipeline, stream, chunk_request(1)).result(timeout=60)
     assert not stream.ledger.contains(1)
     assert pipeline.statistics().memory_used <= held
     waiting = asyncio.create_task(pipeline.push(stream, chunk_request(1)))
@@ -86,15 +86,15 @@ async def test_one_index_from_many_threads(make: MakePipeline) -> None:
     found: list[bool | None] = []
 
     def push() -> None:
-        together.wait(30)
+        together.wait(60)
         taken = pipeline.start_push(stream, chunk_request(0))
-        found.append(None if taken is None else taken.result(timeout=30))
+        found.append(None if taken is None else taken.result(timeout=60))
 
     threads = [threading.Thread(target=push) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert found.count(True) == 1
     await drained(stream)
     assert pipeline.statistics().memory_used == 0
@@ -104,13 +104,13 @@ async def test_errors_are_set_on_the_future(make: MakePipeline) -> None:
     """A finalized stream and another format give the same errors as push(), and nothing is held."""
     pipeline = make()
     stream = pipeline.open(spec())
-    assert started(pipeline, stream, chunk_request(0)).result(timeout=30)
+    assert started(pipeline, stream, chunk_request(0)).result(timeout=60)
     other = PushRequest(1, frames(1)[:, :3], STAMP, META)
     with pytest.raises(ValueError, match="fixed by its first chunk"):
-        started(pipeline, stream, other).result(timeout=30)
+        started(pipeline, stream, other).result(timeout=60)
     stream.ledger.seal()
     with pytest.raises(StreamFinalizedError):
-        started(pipeline, stream, chunk_request(1)).result(timeout=30)
+        started(pipeline, stream, chunk_request(1)).result(timeout=60)
     await drained(stream)
     assert pipeline.statistics().memory_used == 0
 
@@ -126,7 +126,7 @@ async def test_the_future_is_done_before_encoders_wake(
     ready, woken = threading.Event(), threading.Event()
 
     def watched(encoder: Encoder) -> None:
-        assert ready.wait(30)
+        assert ready.wait(60)
         known.append(taken[0].done())
         woken.set()
         wake(encoder)
@@ -134,7 +134,7 @@ async def test_the_future_is_done_before_encoders_wake(
     monkeypatch.setattr(Encoder, "wake_threads", watched)
     taken.append(started(pipeline, stream, chunk_request(0)))
     ready.set()
-    assert woken.wait(30)
+    assert woken.wait(60)
     assert known == [True]
     await drained(stream)
 

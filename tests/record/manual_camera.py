@@ -111,7 +111,7 @@ async def recording_of(
 
 async def until(recorder: Recorder, condition: Callable[[], object]) -> None:
     """Wait until ``condition`` is true; the recorder's state or its camera's frames change it."""
-    async with asyncio.timeout(30.0):
+    async with asyncio.timeout(60.0):
         while not condition():
             await recorder.stats()
             await asyncio.sleep(0.005)

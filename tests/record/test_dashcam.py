@@ -138,7 +138,7 @@ def test_a_slow_disk_keeps_what_is_on_it(tmp_path: Path, monkeypatch: pytest.Mon
     blocked.set()
 
     def wait(segment: Segment, path: Path) -> int:
-        assert blocked.wait(30)
+        assert blocked.wait(60)
         return write(segment, path)
 
     monkeypatch.setattr(Segment, "write", wait)

@@ -32,7 +32,7 @@ async def test_an_error_of_the_work_ends_the_process(
     monkeypatch.setattr(JetStreamPlacement, "work", fail)
     bus = BusAddress.parse(f"{nats_server.url}?name=t{uuid.uuid4().hex[:8]}", {})
     settings = ServerSettings(data_dir=tmp_path / "cache", store=str(tmp_path / "store"), bus=bus)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises(RuntimeError, match="no subscription"):
             await run_analyst(settings, note)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("atomstream")]

@@ -332,7 +332,7 @@ async def test_open_feeds_end_with_the_right_to_see(serve: Serve, monkeypatch: p
                     else:
                         body = {"project_id": here.hidden}
                         await here.owner.ask("PATCH", f"/rheed/stream/{here.seen_stream}", body)
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(60):
                         async for _ in socket:
                             pass
                     # The server does not wait for the client's close frame, which may then meet a closed connection.

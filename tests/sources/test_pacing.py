@@ -114,7 +114,7 @@ async def test_a_sync_iterable_is_read_off_the_loop() -> None:
 
     def source() -> Iterator[np.ndarray]:
         # answered only if the loop is free
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(timeout=60)
         yield stack(1)
 
     assert [len(chunk) async for chunk in apaced(source(), 1e6)] == [1]

@@ -110,7 +110,7 @@ def test_reading_ahead_holds_a_few_items_and_ends() -> None:
 
     with ReadAhead(items(), depth=2) as ahead:
         assert next(ahead) == 0
-        assert enough.wait(10)
+        assert enough.wait(60)
         assert made == [0, 1, 2, 3]
     assert closed_by == ["atomstream-read-ahead"]
     with pytest.raises(StopIteration):

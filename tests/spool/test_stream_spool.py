@@ -95,13 +95,13 @@ def test_upload_from_memory_overtakes_the_disk(tmp_path: Path) -> None:
         def rename(self, source: Path, target: Path) -> None:
             if target.suffix == ".rec":
                 reached.set()
-                assert go_on.wait(20)
+                assert go_on.wait(60)
             super().rename(source, target)
 
     stream = new_stream(tmp_path, SlowDisk())
     writer = threading.Thread(target=stream.put, args=(shard(0),))
     writer.start()
-    assert reached.wait(20)
+    assert reached.wait(60)
     uploader = threading.Thread(target=stream.mark_stored, args=(0,))
     uploader.start()
     go_on.set()

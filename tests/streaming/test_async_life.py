@@ -134,7 +134,7 @@ async def test_a_sync_iterable_may_block(service: MemoryService) -> None:
         for k in range(2):
             threads.append(threading.get_ident())
             yield noise(k)
-        assert may_go.wait(20)
+        assert may_go.wait(60)
         threads.append(threading.get_ident())
         yield noise(2)
 
@@ -158,7 +158,7 @@ async def test_a_failed_run_leaves_no_thread(service: MemoryService) -> None:
             await streamer.run(data_id, iter([noise(0), noise(1, shape=(3, 3)), noise(2)]))
         left = [thread for thread in threading.enumerate() if thread.name.startswith("atomstream-run")]
         for thread in left:
-            thread.join(5)
+            thread.join(60)
         assert not any(thread.is_alive() for thread in left), caught
         assert (await streamer.finalize(data_id))["chunks_uploaded"] == 1
 
@@ -215,7 +215,7 @@ async def test_single_frames_and_chunks_of_one_stream_share_the_room(
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         data_id = await begin(streamer)
         await streamer.push_frame(data_id, noise(0)[0])
-        await asyncio.wait_for(streamer.push(data_id, 5, noise(5)), 20)
+        await asyncio.wait_for(streamer.push(data_id, 5, noise(5)), 60)
         with pytest.warns(RuntimeWarning, match="never pushed"):
             report = await streamer.finalize(data_id)
     assert report["chunks_uploaded"] == 2
@@ -228,10 +228,10 @@ async def test_streams_that_gather_frames_do_not_block_each_other(
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         paused = [await begin(streamer) for _ in range(3)]
         for data_id in paused:
-            await asyncio.wait_for(streamer.push_frame(data_id, noise(0)[0]), 20)
+            await asyncio.wait_for(streamer.push_frame(data_id, noise(0)[0]), 60)
         live = await begin(streamer)
         for k in range(3):
-            await asyncio.wait_for(streamer.push(live, k, noise(k)), 20)
+            await asyncio.wait_for(streamer.push(live, k, noise(k)), 60)
         for data_id in (live, *paused):
             assert (await streamer.finalize(data_id))["lost"] == []
 

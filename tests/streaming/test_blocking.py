@@ -60,16 +60,16 @@ def test_a_push_needs_no_loop(server: ThreadedServer, streamer: RHEEDStreamer) -
 
     async def hold() -> None:
         reached.set()
-        go_on.wait(30)
+        go_on.wait(60)
 
     holding = streamer._loop_thread.start(hold)
-    assert reached.wait(30)
+    assert reached.wait(60)
     try:
         for k in range(3):
             streamer.push(data_id, k, noise(k))
     finally:
         go_on.set()
-    holding.result(30)
+    holding.result(60)
     streamer.finalize(data_id)
     assert_arrived(server, data_id, [0, 1, 2])
 
@@ -333,7 +333,7 @@ def test_closing_ends_a_push_that_waits(server: ThreadedServer, tmp_path: Any) -
         with pytest.warns(RuntimeWarning, match="lost"):
             streamer.close(drain_timeout_s=0.1)
         with pytest.raises(ClosedError, match="closed"):
-            pushing.result(timeout=10)
+            pushing.result(timeout=60)
 
 
 def test_a_wrong_server_is_one_clear_sentence(tmp_path: Any) -> None:

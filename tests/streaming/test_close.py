@@ -83,4 +83,4 @@ async def test_close_ends_those_who_wait(service: MemoryService, no_disk: Path) 
         await streamer.close(drain_timeout_s=0.05)
     for task in (finalizing, pushing):
         with pytest.raises(ClosedError, match="closed"):
-            await asyncio.wait_for(task, 5.0)
+            await asyncio.wait_for(task, 60)

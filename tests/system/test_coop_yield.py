@@ -31,7 +31,7 @@ def never_switched() -> Iterator[None]:
 def test_a_yield_releases_the_gil() -> None:
     """Another Python thread runs while one thread only yields and never waits."""
     go, came = threading.Event(), threading.Event()
-    other = threading.Thread(target=lambda: go.wait(20) and came.set())
+    other = threading.Thread(target=lambda: go.wait(60) and came.set())
     other.start()
     go.set()
     for _ in range(MANY):

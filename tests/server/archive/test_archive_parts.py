@@ -34,18 +34,18 @@ def test_waiting_callers_share_one_write() -> None:
     def write(items: list[int]) -> None:
         batches.append(items)
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
 
     group = GroupCommit(write)
     with ThreadPoolExecutor(6) as pool:
         first = pool.submit(group.submit, 0)
-        assert begun.wait(20)
+        assert begun.wait(60)
         rest = [pool.submit(group.submit, k) for k in range(1, 6)]
         while len(group._gathering.items) < 5:  # no other signal shows that they have arrived
             threading.Event().wait(0.001)
         go_on.set()
         for future in (first, *rest):
-            future.result(20)
+            future.result(60)
     assert batches[0] == [0]
     assert sorted(batches[1]) == [1, 2, 3, 4, 5]
     assert len(batches) == 2

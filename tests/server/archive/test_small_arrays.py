@@ -27,7 +27,7 @@ class HeldDisk(FileSystem):
     def write_atomic(self, target: Path, pieces: Iterable[Any], *args: Any, **options: Any) -> None:
         if "mark_label" in target.parts and target.name == "0":
             self.writing.set()
-            self.release.wait(10.0)
+            self.release.wait(60.0)
         super().write_atomic(target, pieces, *args, **options)
 
 
@@ -38,12 +38,12 @@ def test_a_stream_ends_while_its_marks_are_written(tmp_path: Path) -> None:
     marks = [SmallArray("mark_label", "mark", ["shutter"], "label of a mark")]
     with ThreadPoolExecutor(2) as threads:
         written = threads.submit(archive.write_small, marks)
-        assert disk.writing.wait(10.0)
+        assert disk.writing.wait(60.0)
         finished = threads.submit(archive.finish)
         finished_first = threading.Event()
         finished.add_done_callback(lambda _done: finished_first.set())
         finished_first.wait(FINISH_S)
         disk.release.set()
-        written.result(10.0)
-        finished.result(10.0)
+        written.result(60.0)
+        finished.result(60.0)
     assert read_zarr(archive.folder, "mark_label").tolist() == ["shutter"]

@@ -302,7 +302,7 @@ def test_two_first_chunks_of_two_shapes(tmp_path: Path) -> None:
         frames = frames_of(shape[0], 1, shape)
         claims = claims_of(shape[0], frames)
         try:
-            commit_body(archive, claims, body_of(frames), lambda *_: both.wait(10))
+            commit_body(archive, claims, body_of(frames), lambda *_: both.wait(60))
         except ConflictError:
             return False
         return True

@@ -79,7 +79,7 @@ async def test_an_end_is_announced_once_the_bus_is_there(
     async with managing(made, ReplicaManager, signals) as manager:
         manager.logs, manager.announce = made.logs, announce
         await signals.status_changed.send(StatusChanged(ID, status))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while tries.qsize() < 3:
                 await asyncio.sleep(0)
     assert {tries.get_nowait() for _ in range(3)} == {Notice(data_id=ID, kind="end")}

@@ -164,7 +164,7 @@ async def test_a_stream_whose_frames_are_removed_is_not_analysed_again(
     thinning = {"every": 5, "around_s": 0.0, "since": "2026-01-01T00:00:00Z"}
     await asyncio.to_thread(lambda: made.server.update_about(thinning=thinning))
     await analyst.handle(Notice(data_id=ID, kind="reanalyse"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not results.is_over:
             await results.changed.wait()
     assert results.seq == before

@@ -36,7 +36,7 @@ class Bus:
         raise NotImplementedError
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.delivered) < count:
                 self.changed.clear()
                 await self.changed.wait()

@@ -100,7 +100,7 @@ async def test_following_gets_old_and_new_entries_once(log: StreamLog) -> None:
         await log.append("a", b"new %d" % k, after=None)
         await log.append("b", b"another subject", after=None)
     await log.append("a", b"end", after=None)
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert got == [b"old 1", b"old 2", *(b"new %d" % k for k in range(20)), b"end"]
 
 

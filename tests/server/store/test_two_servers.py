@@ -195,7 +195,7 @@ async def test_slow_replies_of_the_store_do_not_hold_up_other_streams(
     create_chunk = SharedStream.create_chunk
 
     def waits(stream: SharedStream, index: int, shard: bytes) -> bool:
-        together.wait(timeout=20.0)
+        together.wait(timeout=60.0)
         return create_chunk(stream, index, shard)
 
     monkeypatch.setattr(SharedStream, "create_chunk", waits)
