@@ -13,7 +13,7 @@ from benchmarks.runner import Plan, main
 NAMES: Final = (
     "push_latency", "push_frame_jitter", "cameras", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
     "host_gaps", "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink",
-    "live_latency", "files", "analysis_cpu", "spool_cost", "truth_table", "campaign",
+    "live_latency", "page_live", "files", "exports", "analysis_cpu", "spool_cost", "truth_table", "campaign",
 )  # fmt: skip
 
 
