@@ -40,7 +40,7 @@ def measure(plan: Plan) -> list[Row]:
         RHEEDStreamer(KEY, server.url, None, plan.shm / "spool") as streamer,
     ):
         data_id = streamer.initialize(plan.fps, 0.0, plan.chunk, "an hour")
-        streamer.push(data_id, 0, _frames(plan, 0), capture_start_ms_utc=1.7e12)
+        streamer.push(data_id, 0, some_frames(plan, 0), capture_start_ms_utc=1.7e12)
         streamer.finalize(data_id)
     taken: list[float] = []
     bare: list[float] = []
@@ -48,7 +48,7 @@ def measure(plan: Plan) -> list[Row]:
     count = 1
     for hours in HOURS:
         chunks = round(hours * 3600 * plan.fps / plan.chunk) if not plan.quick else round(8 * hours)
-        _fill(plan, folder / "streams" / data_id, data_id, range(count, chunks))
+        fill(plan, folder / "streams" / data_id, data_id, range(count, chunks))
         count = chunks
         with running_server(folder) as server:
             target = plan.disk / "export.h5"
@@ -89,12 +89,13 @@ def _export(server: Served, path: str, target: Path) -> tuple[float, float]:
         watcher.join()
 
 
-def _fill(plan: Plan, folder: Path, data_id: str, indices: range) -> None:
+def fill(plan: Plan, folder: Path, data_id: str, indices: range) -> None:
+    """Add chunks of noise to the archive in ``folder``, whose server is stopped."""
     archive = StreamArchive.open(folder)
     encoder = ShardEncoder()
     for index in indices:
         start = 1.7e12 + 1000.0 * index * plan.chunk / plan.fps
-        chunk = Chunk(data_id, index, _frames(plan, index), Timestamp(start), FrameMeta())
+        chunk = Chunk(data_id, index, some_frames(plan, index), Timestamp(start), FrameMeta())
         shard = encoder.encode(chunk)
         data = b"".join(shard.pieces)
         end = start + 1000.0 * plan.chunk / plan.fps
@@ -104,7 +105,8 @@ def _fill(plan: Plan, folder: Path, data_id: str, indices: range) -> None:
         archive.commit(claims, body, google_crc32c.value(data))
 
 
-def _frames(plan: Plan, index: int) -> np.ndarray:
+def some_frames(plan: Plan, index: int) -> np.ndarray:
+    """Noise, a chunk of (n, H, W)."""
     return np.random.default_rng(index).integers(0, 64, (plan.chunk, HEIGHT, WIDTH), np.uint8)
 
 

@@ -33,7 +33,7 @@ def plan() -> Iterator[Plan]:
     [
         "push_latency", "push_frame_jitter", "cameras", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
         "host_gaps", "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink", "charts",
-        "spool_cost", "live_latency", "files", "page_live", "exports",
+        "spool_cost", "live_latency", "files",
     ],
 )  # fmt: skip
 def test_it_runs(
