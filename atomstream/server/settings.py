@@ -12,6 +12,7 @@ from atomstream.config import integer_in_range, is_loopback, normalise_endpoint,
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.server.key_strength import checked_api_key
+from atomstream.server.memory_parts import MemoryParts
 from atomstream.server.oidc_settings import OidcSettings
 from atomstream.server.retention_rules import RetentionSettings
 
@@ -47,14 +48,18 @@ class ServerSettings:
     refused, its body is read for ``linger_s`` more, so that the client can receive the reply. Running requests have
     ``shutdown_s`` to finish when the server stops. ``decode_threads`` 0 means one thread per core, at most two.
 
-    ``analysis_workers`` is the number of analysis processes (0: one per core, at most two), ``analysis_shared_bytes``
-    the shared memory for the decoded frames that they receive. A worker may take ``worker_memory_bytes`` of memory
-    beyond that of the loaded program (Linux only; 0: no bound). Frames larger than ``max_frame_bytes`` (decoded) are
-    refused when they are announced. Long reading (series, tables, pictures, lists) has ``read_threads`` threads for
-    each class of requests, of which ``max_waiting_reads`` may wait. There are at most ``max_connections`` connections,
-    ``max_connections_per_address`` of one address, and ``max_open_streams`` open streams; fewer where the process may
-    open few files. A client that reads less than ``reply_min_rate`` bytes/s of a waiting reply in ``reply_window_s`` is
-    cut off.
+    ``memory_bytes`` is the memory of the server and its workers together; 0 becomes 3 GiB, or more if many workers or
+    large frames need it. ``worker_memory_bytes`` and ``analysis_shared_bytes`` are lowered to what it leaves for them.
+
+    ``analysis_workers`` is the number of analysis processes (0: one per core, at most two),
+    ``analysis_shared_bytes`` the shared memory for the decoded frames that they receive. A worker may take
+    ``worker_memory_bytes`` of memory beyond that of the loaded program (Linux only; 0: what ``memory_bytes``
+    leaves). Frames larger than ``max_frame_bytes`` (decoded) are refused when they are announced. Long
+    reading (series, tables, pictures, lists) has ``read_threads`` threads for each class of requests, of
+    which ``max_waiting_reads`` may wait. There are at most ``max_connections`` connections,
+    ``max_connections_per_address`` of one address, and ``max_open_streams`` open streams; fewer where the
+    process may open few files. A client that reads less than ``reply_min_rate`` bytes/s of a waiting reply in
+    ``reply_window_s`` is cut off.
 
     ``retention`` are the rules by which frames of old streams are removed; without them none is.
     ``oidc`` are the settings of the sign-in by an OpenID Connect provider.
@@ -97,6 +102,7 @@ class ServerSettings:
     decode_threads: int = 0
     linger_s: float = 2.0
     shutdown_s: float = 10.0
+    memory_bytes: int = 0
     analysis_workers: int = 0
     analysis_shared_bytes: int = 384 << 20
     worker_memory_bytes: int = 1 << 30
@@ -158,8 +164,10 @@ class ServerSettings:
             integer_in_range(name, getattr(self, name), 1, 1 << 30)
         integer_in_range("analysis_shared_bytes", self.analysis_shared_bytes, 0, 1 << 40)
         integer_in_range("worker_memory_bytes", self.worker_memory_bytes, 0, 1 << 40)
+        integer_in_range("memory_bytes", self.memory_bytes, 0, 1 << 50)
         integer_in_range("cache_bytes", self.cache_bytes, 1, 1 << 60)
         integer_in_range("max_frame_bytes", self.max_frame_bytes, 1, MAX_SHARD_BYTES)
+        self._share_out_memory()
         if not self.host:
             raise ConfigError("host is empty: set an address to listen on, such as 127.0.0.1.")
         if self.public_url is not None:
@@ -170,6 +178,14 @@ class ServerSettings:
             raise ConfigError(
                 "With a message bus other processes analyse the streams, which they find in a store: add --store URL."
             )
+
+    def _share_out_memory(self) -> None:
+        parts = MemoryParts(self.analysis_workers, self.decode_threads, self.max_frame_bytes)
+        memory = self.memory_bytes or parts.usual_bytes
+        shared, worker = parts.shares(memory, self.analysis_shared_bytes, self.worker_memory_bytes)
+        object.__setattr__(self, "memory_bytes", memory)
+        object.__setattr__(self, "analysis_shared_bytes", shared)
+        object.__setattr__(self, "worker_memory_bytes", worker)
 
     def _check_tls(self) -> None:
         for name in ("tls_cert", "tls_key"):
