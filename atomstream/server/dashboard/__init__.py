@@ -19,8 +19,10 @@ from atomstream.server.dashboard import (
     growths,
     images,
     oidc_sign_in,
+    overviews,
     pages,
     problems,
+    samples,
     series,
     sessions,
     sign_in,
@@ -49,6 +51,8 @@ ROUTES: Final = (
     *images.routes,
     *growths.routes,
     *comparison.routes,
+    *overviews.routes,
+    *samples.routes,
 )
 
 
@@ -63,6 +67,7 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
         app[oidc_sign_in.PROVIDER] = OidcProvider(context.settings.oidc)
     app[series.READER] = ColumnReader()
     app[growths.SUMMARIES] = SummaryReader()
+    app[overviews.THUMBNAILS] = overviews.Thumbnails()
     arrivals = app[ARRIVALS] = Arrivals(
         is_alone=context.settings.store is None and not context.documents.is_shared
     )

@@ -71,6 +71,14 @@ async def compare_page(request: web.Request) -> web.Response:
     return _reply(request, "compare.html")
 
 
+@routes.get("/samples/{sample_id}")
+@access(Right.NONE)
+async def sample_page(request: web.Request) -> web.Response:
+    """``GET /samples/{sample_id}``: all streams of a sample; its script reads the id from the address."""
+    checked_id(request.match_info["sample_id"])
+    return _reply(request, "sample.html")
+
+
 @routes.get("/dashboard/static/{path:.+}")
 @access(Right.NONE)
 async def static_file(request: web.Request) -> web.Response:

@@ -166,7 +166,7 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
             "kind": ([_text(event.kind) for event in status.events], ""),
             "label": ([_text(event.label) for event in status.events], ""),
             "value": ([_nan(event.value) for event in status.events], ""),
-            "unit": ([event.unit for event in status.events], ""),
+            "unit": ([_text(event.unit) for event in status.events], ""),
             "by": ([event.by for event in status.events], ""),
         },
     )
@@ -198,12 +198,16 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
     entry["regions_json"] = msgspec.json.encode(status.regions).decode()
 
 
+TEXTS: Final = frozenset({"label", "kind", "by", "time_utc", "unit"})
+"""Columns of texts, also where they are empty."""
+
+
 def _table(group: h5py.Group, columns: Mapping[str, tuple[list[float] | list[str], str]]) -> None:
     import h5py
 
     for name, (values, unit) in columns.items():
         text = bool(values) and isinstance(values[0], str)
-        dtype = h5py.string_dtype() if text or name in {"label", "kind", "by", "time_utc"} else np.float64
+        dtype = h5py.string_dtype() if text or name in TEXTS else np.float64
         made = group.create_dataset(
             name, data=np.array(values, dtype=object if dtype != np.float64 else None), dtype=dtype
         )

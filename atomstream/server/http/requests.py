@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import uuid
 from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 from aiohttp import web
+from multidict import MultiMapping
 
 from atomstream.protocol import MAX_NAME_CHARS
 from atomstream.server.http.responses import HttpError
@@ -92,6 +94,23 @@ def checked_name(name: str, what: str) -> str:
             400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME_CHARS} are allowed."
         )
     return bare
+
+
+def checked_ids(query: MultiMapping[str], name: str, most: int) -> tuple[str, ...]:
+    """The UUIDs in a repeated query parameter, in lower case, each once.
+
+    Raises:
+        HttpError: 400 if one is not a UUID, or there are more than ``most``.
+    """
+    wanted = tuple(dict.fromkeys(text.lower() for text in query.getall(name, ())))
+    if len(wanted) > most:
+        raise HttpError(400, f"{name} takes at most {most} ids; there are {len(wanted)}.")
+    for text in wanted:
+        try:
+            uuid.UUID(text)
+        except ValueError:
+            raise HttpError(400, f"{name}: {text[:64]!r} is not the id of a stream.") from None
+    return wanted
 
 
 def number(text: str | None, name: str, low: float, high: float) -> float | None:

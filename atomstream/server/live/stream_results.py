@@ -31,6 +31,7 @@ from atomstream.server.live.annotations import Annotations, AnnotationWriter
 from atomstream.server.live.archive_annotations import Annotated, ArchiveAnnotations
 from atomstream.server.live.event_book import EventChanges
 from atomstream.server.live.feed import Feed, Message
+from atomstream.server.live.growth_summary import GrowthSummary, summary_of
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import (
     AnalysisProgress,
@@ -248,6 +249,10 @@ class StreamResults:
         """Events of the user and of the analysis, by time."""
         events = [*self._store.log.events, *self._user_events()]
         return sorted(events, key=lambda event: event.time_ms_utc or 0.0)
+
+    def summary(self) -> GrowthSummary:
+        """The few numbers that lists show."""
+        return summary_of(self._store.log.newest)
 
     def _user_events(self) -> list[Event]:
         return self._annotations.events(self._archive.origin_unix_ms)

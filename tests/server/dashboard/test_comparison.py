@@ -16,6 +16,7 @@ from atomstream.server.dashboard.comparison import Source, _compared, opening_s,
 from atomstream.server.live.growth_summary import SummaryReader, summary_of
 from atomstream.server.live.messages import CurrentResults, MeasurementRecord, SegmentRecord
 from tests.live_server import LiveServer, Serve
+from tests.server.live.cluster_desk import until_over
 from tests.wire_client import START_MS, WireClient, make_frames
 
 FPS = 10.0
@@ -137,6 +138,7 @@ async def test_which_growths_belong_together(serve: Serve) -> None:
         found = await growths(alone)
         assert (found["best"], found["alike"]) == (None, False)
         assert {one["data_id"] for one in found["growths"]} == {first, other}
+        await until_over(await server.context.results.of(first))
         assert SummaryReader().read(server.folder(first)) is not None
 
         path = f"/dashboard/streams/{today}/comparison"

@@ -58,7 +58,10 @@ def hostile(growth: Growth) -> Growth:
         attributes={"camera": HOSTILE},
     )
     times = np.linspace(-1e6, 1e6, MARKS - 1).tolist()  # marks may lie before and after the frames
-    marks = [Event(t, HOSTILE[:20], f"={t} {HOSTILE}", by="user", id=str(t)) for t in (*times, 0.01)]
+    marks = [
+        Event(t, HOSTILE[:20], f"={t} {HOSTILE}", by="user", id=str(t), unit=HOSTILE[:9])
+        for t in (*times, 0.01)
+    ]
     segment = msgspec.convert(
         {
             "number": 1,

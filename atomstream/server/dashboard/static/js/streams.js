@@ -2,6 +2,10 @@
 import { ask, at, logOut } from "./api.js";
 import { byId, el, isTyping, setText, setHidden } from "./dom.js";
 import { duration, momentText, STATUS, visible } from "./format.js";
+import { ListFilters } from "./list_filters.js";
+import { Summaries, Thumbnails } from "./overviews.js";
+import { grown, measured } from "./quantities.js";
+import { statusOf } from "./stream_status.js";
 import { allProblems, showProblems } from "./problems.js";
 import { setUpTheme } from "./theme.js";
 
@@ -10,18 +14,24 @@ const REFRESH_MS = 3000;
 const PAGE = 500; // of the newest streams; older ones are found by a search
 const ORDER = ["stream_active", "stream_finalizing", "stream_interrupted"];
 const search = byId("search");
+const filters = new ListFilters();
+const summaries = new Summaries();
+const thumbnails = new Thumbnails();
 let newest = 0;
 let shown = "";
 
 async function refresh() {
   const number = ++newest;
   const words = search.value.trim().split(/\s+/).filter(Boolean);
-  const query = words.map((word) => `keywords=${encodeURIComponent(word)}`).join("&");
+  const query = [...words.map((word) => `keywords=${encodeURIComponent(word)}`), filters.query].filter(Boolean).join("&");
   try {
     const [entries, problems] = await Promise.all([listed(query ? `${query}&` : ""), problemsOrNone()]);
-    const [silent, analysing] = [new Set(problems.silent), new Set(problems.analysing)];
-    for (const entry of entries) entry.shown_status = statusOf(entry, silent, analysing);
-    if (number === newest) show(entries, words.length > 0);
+    for (const entry of entries) entry.shown_status = statusOf(entry.data_id, entry.pipeline_status, problems);
+    for (const entry of entries) entry.summary = summaries.get(entry.data_id);
+    if (number !== newest) return;
+    const shownNow = show(entries, words.length > 0 || filters.isSet);
+    // The list is there before the numbers of its streams.
+    summaries.load(shownNow).then((isNew) => { if (isNew && number === newest) refresh(); }, () => {});
     const names = new Map(entries.map((entry) => [entry.data_id, entry.raw_name]));
     showProblems(allProblems(problems, (id) => names.get(id)));
     setHidden(byId("notice"), true);
@@ -42,17 +52,11 @@ async function problemsOrNone() {
   }
 }
 
-/** [text, tone]: a live stream without new frames is not live, and an analysis that runs is not complete. */
-function statusOf({ data_id: id, pipeline_status: status }, silent, analysing) {
-  if (status === "stream_active" && silent.has(id)) return ["No new frames", "warn"];
-  if (status === "success" && analysing.has(id)) return ["Analysing", "live"];
-  return STATUS[status] ?? [status, ""];
-}
-
 async function listed(query) {
   const entries = await ask(`/data_entries/?${query}limit=${PAGE}`);
   if (entries.length < PAGE) return entries;
   const known = new Set(entries.map((entry) => entry.data_id));
+  if (/(^|&)status=/.test(query)) return entries;
   const live = await ask(`/data_entries/?${query}status=stream_active&limit=${SHOWN}`);
   return [...entries, ...live.filter((entry) => !known.has(entry.data_id))];
 }
@@ -70,7 +74,9 @@ function show(entries, searched) {
   const number = entries.length < PAGE ? `${entries.length}` : `${PAGE} or more`;
   setText(byId("count"), `${number} ${searched ? "found" : entries.length === 1 ? "stream" : "streams"}, ${live} live${more}`);
   setHidden(byId("empty"), entries.length > 0);
-  setText(byId("empty"), searched ? "No stream contains these words in its name, sample or tags." : "No streams yet. Point a RHEEDStreamer at this server's address.");
+  const nothing = filters.isSet ? "No stream fits these filters and words." : searched ? "No stream contains these words in its name, sample or tags." : "No streams yet. Point a RHEEDStreamer at this server's address.";
+  setText(byId("empty"), nothing);
+  return first;
 }
 
 function draw(entries) {
@@ -83,17 +89,22 @@ function row(entry) {
   const [status, tone] = entry.shown_status;
   const meta = entry.file_metadata ?? {};
   const facts = [
-    entry.physical_sample_name,
     ...(entry.projects ?? []).map((project) => project.name),
     meta.rotations_per_min ? `${meta.rotations_per_min} rpm` : null,
     ...(entry.tags ?? []).map((tag) => tag.name),
   ];
-  return el("li", {}, el("a", { href: at(`/streams/${encodeURIComponent(entry.data_id)}`) },
-    el("span", { class: "name", dir: "auto" }, visible(entry.raw_name)),
+  const { physical_sample_id: sampleId, physical_sample_name: sample } = entry;
+  const sampleLink = sample ? el("a", { class: "of-sample", href: at(`/samples/${encodeURIComponent(sampleId)}`), title: "All streams of this sample" }, visible(sample)) : "No sample";
+  const others = visible(facts.filter(Boolean).join(" · "));
+  return el("li", {}, el("div", { class: "row" },
+    thumbnails.of(entry),
+    el("a", { class: "name", dir: "auto", href: at(`/streams/${encodeURIComponent(entry.data_id)}`) }, visible(entry.raw_name)),
+    el("span", { class: "rate num" }, measured(entry.summary?.rate)),
+    el("span", { class: "grown num" }, grown(entry.summary)),
     el("span", { class: `status ${tone}` }, status),
     el("span", { class: "length num" }, duration(entry.growth_length, { tenths: false })),
     el("span", { class: "when" }, momentText(Date.parse(entry.upload_datetime))),
-    el("span", { class: "sub", dir: "auto" }, visible(facts.filter(Boolean).join(" · ")) || "No sample"),
+    el("span", { class: "sub", dir: "auto" }, sampleLink, others ? ` · ${others}` : ""),
   ));
 }
 
@@ -114,6 +125,9 @@ search.addEventListener("input", () => {
   clearTimeout(typed);
   typed = setTimeout(refresh, 150);
 });
+byId("filters").addEventListener("submit", (event) => event.preventDefault());
+filters.addEventListener("change", refresh);
+filters.load().catch(() => {});
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && !isTyping(event)) {
     event.preventDefault();
