@@ -51,7 +51,9 @@ async def test_from_the_list_to_the_sample(browser: Any, server: LiveServer) -> 
     await expect(page.locator("#name")).to_have_text("Wafer <i>")
     await expect(page.locator("#rows a[dir=auto]")).to_have_text(["First", "Second"])
     await page.get_by_label("Quantity").select_option("specular_intensity")
-    await expect(page.locator("#chart")).to_have_attribute("aria-label", re.compile("Specular intensity of 2 streams"))
+    await expect(page.locator("#chart")).to_have_attribute(
+        "aria-label", re.compile("Specular intensity of 2 streams")
+    )
     await page.get_by_label("Leave out").uncheck()
     assert await violations(page) == []
     await page.get_by_role("link", name="Compare First").click()

@@ -160,7 +160,10 @@ def _compared(
         "band_why": "",
     }
     try:
-        axis = Axis.over([one.position for one in (own, other) if one], most=points)
+        shown = [one.position for one in (own, other) if one]
+        # A count grows with each fit: narrower steps would mostly be empty.
+        least = max(map(_jump, shown)) if align == "layer" else 0.0
+        axis = Axis.over(shown, most=points, least=least)
     except ValueError:
         return {**reply, "x": [], "band_why": "there is nothing to compare yet"}
     values, times = own.on(axis, own.values), own.on(axis, own.time_s)
@@ -180,6 +183,12 @@ def _compared(
         at = float(times[step])
         reply["left"] = {"x": float(axis.centres[step]), "time_s": at if math.isfinite(at) else None}
     return reply
+
+
+def _jump(position: F64) -> float:
+    """The median of the steps by which a position grows; 0 if it does not."""
+    steps = np.diff(position)
+    return float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
 
 
 def read_track(reader: ColumnReader, source: Source, name: str, align: str, points: int = POINTS) -> Track:

@@ -67,6 +67,20 @@ def test_a_growth_that_leaves_what_is_normal(tmp_path: Path) -> None:
     assert _compared(ColumnReader(), empty, None, [], "growth_rate_ml_s", "layer", 400)["x"] == []
 
 
+def test_layers_that_are_counted_at_each_fit(tmp_path: Path) -> None:
+    """A count that grows in steps of several layers leaves no gaps between the values over the layers."""
+    counts = np.repeat(np.arange(0.0, 40.0, 0.8), 8)
+    growths = [
+        source(
+            tmp_path, f"g{k}", 0.0, oscillations_counted=counts, growth_rate_ml_s=np.full(400, 1.0 + 0.1 * k)
+        )
+        for k in range(3)
+    ]
+    reply = _compared(ColumnReader(), growths[0], growths[1], growths, "growth_rate_ml_s", "layer", 400)
+    for name in ("today", "ghost", "low", "high", "time"):
+        assert None not in reply[name], name
+
+
 def test_the_opening_is_the_first_mark_of_a_growth() -> None:
     """A note, a pause, an event of the analysis and a mark without a time are no opening."""
     events = [
