@@ -8,6 +8,7 @@ equally fair. The first reason is given to the user instead of a number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,8 +128,9 @@ def other_cause(fit: Fit, around: Surroundings) -> str:
 def _too_short(e: Oscillating) -> str:
     if e.fit.cycles >= MIN_CYCLES:
         return ""
-    more = (MIN_CYCLES - e.fit.cycles) / e.fit.frequency
-    return f"only {e.fit.cycles:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.3g} s more would help"
+    more = max((MIN_CYCLES - e.fit.cycles) / e.fit.frequency, 0.1)
+    seen = math.floor(10.0 * e.fit.cycles) / 10.0  # rounded down: less than needed in the text, too
+    return f"only {seen:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.2g} s more would help"
 
 
 def _rotation(e: Oscillating) -> str:

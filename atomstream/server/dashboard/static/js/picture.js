@@ -4,6 +4,7 @@ import { byId, setText, setHidden } from "./dom.js";
 import { duration } from "./format.js";
 
 const HEADER_BYTES = 32;
+const DELETED = "the stream was deleted";
 const RETRY_MS = 1500;
 
 export class Picture extends EventTarget {
@@ -37,8 +38,8 @@ export class Picture extends EventTarget {
       // On the next screen refresh: images that are not visible are not requested.
       requestAnimationFrame(() => this.next());
     };
-    socket.onclose = () => {
-      if (this.socket === socket) this.retry = setTimeout(() => this.open(), RETRY_MS);
+    socket.onclose = ({ reason }) => {
+      if (this.socket === socket && reason !== DELETED) this.retry = setTimeout(() => this.open(), RETRY_MS);
     };
   }
 
