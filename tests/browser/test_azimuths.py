@@ -28,7 +28,7 @@ async def test_the_azimuth_of_a_stationary_sample(logged_in: Any, growth: Growth
     """With the keyboard only: a label is kept over a reload, Escape changes nothing, an empty label removes it."""
     page = logged_in
     await growth.show(page, 4)
-    button, entry = page.get_by_role("button", name="Azimuth"), page.get_by_label("The sample’s azimuth")
+    button, entry = page.get_by_role("button", name="Azimuth", exact=True), page.get_by_label("The sample’s azimuth")
     await button.press("Enter")
     await entry.fill(" [1-10] ")
     await entry.press("Enter")
@@ -59,7 +59,7 @@ async def test_each_view_of_a_rotating_sample(logged_in: Any, server: LiveServer
         aligned = page.get_by_label("View of the rotating sample").locator("option", has_text="Aligned, view")
         await expect(aligned).not_to_have_count(0)
         view_id = await aligned.first.get_attribute("value")
-        await page.get_by_role("button", name="Azimuth").click()
+        await page.get_by_role("button", name="Azimuth", exact=True).click()
         await page.get_by_label(re.compile(f"^View {view_id} at ")).fill("[11-20]")
         await page.get_by_role("button", name="Set", exact=True).click()
         await expect(page.locator("#view option", has_text="Aligned, [11-20] (")).to_have_count(1)
@@ -74,7 +74,7 @@ async def test_a_server_that_is_unreachable(logged_in: Any, growth: Growth) -> N
     """If a label could not be saved, the dialog shows it and keeps the entered text."""
     page = logged_in
     await growth.show(page, 4)
-    await page.get_by_role("button", name="Azimuth").click()
+    await page.get_by_role("button", name="Azimuth", exact=True).click()
     entry = page.get_by_label("The sample’s azimuth")
     await entry.fill("[110]")
     await page.route("**/azimuths/*", lambda route: route.abort("connectionrefused"))

@@ -273,7 +273,7 @@ async def test_both_themes_can_be_read(logged_in: Any, growth: Growth) -> None:
         assert await page.evaluate(CONTRASTS) == []
         await page.reload()
         await expect(page.locator("html")).to_have_attribute("data-theme", "light")
-        await page.get_by_role("button", name="Dark").click()
+        await page.get_by_role("button", name="Dark", exact=True).click()
 
 
 async def test_it_fits_any_screen(logged_in: Any, growth: Growth) -> None:
