@@ -28,7 +28,10 @@ async def test_the_azimuth_of_a_stationary_sample(logged_in: Any, growth: Growth
     """With the keyboard only: a label is kept over a reload, Escape changes nothing, an empty label removes it."""
     page = logged_in
     await growth.show(page, 4)
-    button, entry = page.get_by_role("button", name="Azimuth", exact=True), page.get_by_label("The sample’s azimuth")
+    button, entry = (
+        page.get_by_role("button", name="Azimuth", exact=True),
+        page.get_by_label("The sample’s azimuth"),
+    )
     await button.press("Enter")
     await entry.fill(" [1-10] ")
     await entry.press("Enter")

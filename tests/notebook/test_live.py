@@ -23,6 +23,7 @@ from tests.live_server import ThreadedServer
 
 LIMIT_S = 60.0
 CHUNK = 120
+STARTED_MS = 1.7e12
 
 
 @pytest.fixture
@@ -45,6 +46,12 @@ def wait_for(widget: LiveWidget, holds: Callable[[], bool]) -> None:
         changed.clear()
 
 
+def push(streamer: RHEEDStreamer, data_id: str, index: int) -> None:
+    """Push one chunk with the time at which a camera had taken it: this program sends chunks faster than a camera."""
+    first = index * CHUNK
+    streamer.push(data_id, index, growth()[first : first + CHUNK], STARTED_MS + 1000.0 * first / FPS)
+
+
 def times_and_values(widget: LiveWidget) -> tuple[np.ndarray, np.ndarray]:
     both = np.frombuffer(widget.trace, "<f4")
     return both[: len(both) // 2], both[len(both) // 2 :]
@@ -53,11 +60,11 @@ def times_and_values(widget: LiveWidget) -> tuple[np.ndarray, np.ndarray]:
 def test_it_follows_a_stream_to_its_end(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
     """Picture, rate with its reason, trace and state follow the feed; the key is in nothing that a notebook saves."""
     data_id = streamer.initialize(FPS, 0.0, CHUNK, "<b>growth</b>")
-    streamer.push(data_id, 0, growth()[:CHUNK])
+    push(streamer, data_id, 0)
     with live(api_key=server.api_key, endpoint=server.url) as widget:
         assert (widget.data_id, widget.name) == (data_id, "<b>growth</b>")
         wait_for(widget, lambda: bool(widget.picture) and len(times_and_values(widget)[0]) == CHUNK)
-        streamer.push(data_id, 1, growth()[CHUNK:])
+        push(streamer, data_id, 1)
         streamer.finalize(data_id)
         wait_for(widget, lambda: widget.state == ENDED)
         assert widget.wait(LIMIT_S)
@@ -84,14 +91,14 @@ def test_a_server_that_is_away_is_shown_and_followed_again(
 ) -> None:
     """Without an answer of the server the numbers are stale at once, with the reason. ``close`` ends the thread."""
     data_id = streamer.initialize(FPS, 0.0, CHUNK)
-    streamer.push(data_id, 0, growth()[:CHUNK])
+    push(streamer, data_id, 0)
     widget = live(data_id, api_key=server.api_key, endpoint=server.url, pictures_per_s=10.0)
     wait_for(widget, lambda: bool(widget.picture) and len(widget.trace) > 8)
     server.stop()
     wait_for(widget, lambda: widget.state == STALE and "No connection" in widget.why)
     server.start()
     wait_for(widget, lambda: "No connection" not in widget.why)
-    streamer.push(data_id, 1, growth()[CHUNK:])
+    push(streamer, data_id, 1)
     wait_for(widget, lambda: len(times_and_values(widget)[0]) == 2 * CHUNK)
     streamer.finalize(data_id)
     widget.close()
