@@ -101,7 +101,7 @@ def test_an_older_version_is_migrated_by_a_command(postgres_server: PostgreSQL, 
         (["CREATE TABLE orders (id int)"], "tables of another program"),
         (
             ["CREATE TABLE alembic_version (version_num text)", "CREATE TABLE pages (id int)"],
-            "something else",
+            "tables of another program",
         ),
         (
             [
@@ -109,7 +109,7 @@ def test_an_older_version_is_migrated_by_a_command(postgres_server: PostgreSQL, 
                 "CREATE TABLE alembic_version (version_num text)",
                 "INSERT INTO alembic_version VALUES ('9999')",
             ],
-            "newer one has made it",
+            "a newer version made them",
         ),
     ],
     ids=["another program", "another program with alembic", "newer"],
