@@ -91,7 +91,7 @@ def test_nothing_secret_is_stored(memory_path: Path, cheap_hash: None) -> None:
         (lambda p: p.set_user(ACTOR, "anna", projects=(PROJECT,)), "all projects"),
         (lambda p: p.set_user(ACTOR, "carl", role="viewer"), "no person"),
         (lambda p: p.set_user(ACTOR, "vera", new_name="Anna"), "already"),
-        (lambda p: p.create_key(ACTOR, "write", user="vera"), "never may more"),
+        (lambda p: p.create_key(ACTOR, "write", user="vera"), "never has more rights"),
         (lambda p: p.create_key(ACTOR, "read", user="carl"), "no person"),
         (lambda p: p.create_key(ACTOR, "read"), "person or to an instrument"),
         (lambda p: p.create_key(ACTOR, "all", user="anna"), "read, write, admin"),
