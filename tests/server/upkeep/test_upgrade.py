@@ -38,8 +38,10 @@ async def check_stream(client: WireClient, server: LiveServer, expected: dict[st
     (entry,) = (one for one in expected["entries"] if one["data_id"] == data_id)
     assert without(await client.entry(data_id), "last_updated") == without(entry, "last_updated")
     now, before = await analysis_status(client, data_id), expected["status"][data_id]
-    for name in ("regions", "calibration", "events"):
+    for name in ("regions", "calibration"):
         assert now[name] == before[name], name
+    # 0.2 adds a unit and a version to each mark.
+    assert now["events"] == [{**mark, "unit": "", "version": 1} for mark in before["events"]]
     assert zlib.crc32(server.frames(data_id).tobytes()) == expected["crc32"][number]
 
 
