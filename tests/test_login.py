@@ -29,7 +29,7 @@ def saved() -> ServerLogin:
 def test_a_key_of_the_environment_needs_an_endpoint(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """Whatever the key looks like: without an endpoint it is sent nowhere."""
     monkeypatch.setenv("ATOMSTREAM_API_KEY", key)
-    with pytest.raises(ConfigError, match=r"no endpoint .* `atomstream login`"):
+    with pytest.raises(ConfigError, match=r"no endpoint: .* `atomstream login`"):
         resolve_login(None, None)
     with pytest.raises(ConfigError, match="endpoint"):
         RHEEDStreamer()

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from atomstream.cameras import list_cameras
 from atomstream.cameras.names import ADAPTERS
+from atomstream.system.child_end import end_child
 from atomstream.system.child_process import child_command, child_environment
 
 LIMIT_S: Final = 20.0
@@ -46,9 +47,7 @@ async def find_sources(limit_s: float = LIMIT_S) -> tuple[list[FoundSource], dic
     except TimeoutError:
         pass
     finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
+        await end_child(child)
     return found, not_searched
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final, TypeAlias
 
 from atomstream.errors import ConfigError
@@ -24,6 +23,7 @@ from atomstream.server.live.worker_messages import (
     ReadyReply,
     Reply,
 )
+from atomstream.system.child_end import end_child
 from atomstream.system.child_process import child_command, child_environment
 from atomstream.system.log_privacy import get_logger
 
@@ -132,7 +132,7 @@ class WorkerProcess:
         process = self._process
         if process is None or process.returncode is not None:
             self._failures.check()
-            self._process = None
+            await self._kill()  # closes the pipes of one that died
             process = await self._started()
             self._failures.succeeded()
             self._process = process
@@ -149,10 +149,10 @@ class WorkerProcess:
         try:
             why = await _why_not_ready(process)
         except BaseException:
-            await end_process(process)
+            await end_child(process)
             raise
         if why:
-            await end_process(process)
+            await end_child(process)
             raise self._failures.failed(why)
         return process
 
@@ -201,20 +201,11 @@ class WorkerProcess:
     async def _kill(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            await end_process(process)
+            await end_child(process)
 
     async def close(self) -> None:
         """Kill the process."""
         await self._kill()
-
-
-async def end_process(process: asyncio.subprocess.Process) -> None:
-    """Kill a worker, which stores nothing, and wait until it has ended and its pipes are closed."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.kill()
-    with suppress(ConnectionError):
-        await process.communicate()
 
 
 async def _spawned(command: tuple[str, ...], environment: dict[str, str]) -> asyncio.subprocess.Process:
@@ -234,7 +225,7 @@ async def _spawned(command: tuple[str, ...], environment: dict[str, str]) -> asy
     except asyncio.CancelledError:
         await asyncio.wait([spawning])
         if not spawning.cancelled() and spawning.exception() is None:
-            await end_process(spawning.result())
+            await end_child(spawning.result())
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import selectors
 import socket
@@ -84,6 +85,25 @@ async def test_a_worker_that_died() -> None:
         assert worker.life == life + 1
     finally:
         await pool.close()
+
+
+@pytest.mark.usefixtures("command")
+async def test_cancelling_the_end_of_a_worker_closes_its_pipes() -> None:
+    """A job may be cancelled a second time while its worker is being ended: the worker ends, and no pipe stays open."""
+    worker, before = WorkerProcess(0, StartFailures()), children()
+    await worker.start()
+    process = worker._process
+    assert process is not None
+    ending = asyncio.create_task(worker.close())
+    await asyncio.sleep(0)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdin.is_closing()
+    assert process.stdout.at_eof()
+    assert children() == before
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from atomstream.system.child_end import end_child
+
 
 class ServerProcess:
     """A server on ``port`` (0: a free one) with the cache ``data_dir``. ``environment`` has the keys of the store."""
@@ -44,9 +46,7 @@ class ServerProcess:
     async def ended(self) -> None:
         """Returns when the process has ended."""
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+            await end_child(self._process)
 
 
 @asynccontextmanager
