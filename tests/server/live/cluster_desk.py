@@ -151,11 +151,15 @@ async def until(results: StreamResults, seq: int) -> None:
 
 
 async def until_over(results: StreamResults) -> None:
-    """Wait until the analysis has ended."""
+    """Wait until the analysis has ended, and the feed has all its records."""
+
+    def is_published() -> bool:
+        return results.is_over and results.seq >= results._store.log.seq
+
     async with asyncio.timeout(60):
-        while not results.is_over:
+        while not is_published():
             changed = results.changed
-            if not results.is_over:
+            if not is_published():
                 await changed.wait()
 
 
