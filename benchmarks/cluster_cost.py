@@ -1,6 +1,6 @@
 """Processor time of a stream in a cluster, part by part, and on one server: ``python -m benchmarks.cluster_cost``.
 
-A cluster of one server and one analysis process runs on this machine, then a server of its own, each with the same
+A cluster of one server and one analysis process runs on this machine, then a single server, each with the same
 streams: ``COUNT x HEIGHT x WIDTH @ FPS``. All of them are followed by their feeds. The time is that of each process and
 its children from the first chunk to the last result, without what it needs while nothing is streamed, in processor
 cores for each stream. ``behind`` is the time from the end of the clients to the last result.

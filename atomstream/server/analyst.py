@@ -107,7 +107,7 @@ async def run_analyst(
 ) -> None:
     """Analyse until SIGINT or SIGTERM; ``on_ready`` is called once notices are received.
 
-    An error that ends the work is raised: whoever watches over the process starts it again.
+    An error that ends the work is raised. A service manager, such as systemd or Kubernetes, then restarts the process.
     """
     stop = asyncio.Event()
     with set_at_signals(stop):

@@ -364,7 +364,7 @@ class CachedArchive(StreamArchive):
         return bool(self._followed)
 
     def take_followed(self) -> IndexSet:
-        """The chunks that :meth:`follow` has added since the last call of this, whoever called it: each one once.
+        """The chunks that :meth:`follow` has added since the last call of this method. Each chunk is returned once.
 
         Copies to the store, requests and the end of a stream follow it, too.
         """

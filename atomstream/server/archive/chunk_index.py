@@ -293,7 +293,7 @@ class ChunkIndex:
                 self.group.folder / name / DOCUMENT, "it was written again, from the chunks"
             )
         self.origin_ms = self._recorded_origin() if self.geometry is not None else None
-        # A new document would make the old files visible again, with values of chunks that are not read anew.
+        # A new document would make the old files visible again, with old values for chunks that are not read again.
         lost = [name for name in sorted(NAMES) if self.group.remove_orphans(name)]
         counted: dict[int, int] = {}
         synced: set[int] = set()

@@ -228,5 +228,5 @@ def _nan(value: float | None) -> float:
 
 
 def _text(text: str) -> str:
-    """A user's text as it is, but for NUL, which HDF5 does not allow in one."""
+    """A user's text without NUL characters, which HDF5 does not allow in a text."""
     return text.replace("\0", " ")

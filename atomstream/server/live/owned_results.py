@@ -281,10 +281,11 @@ class OwnedResults(StreamResults):
             log.debug("stream %s: its snapshot is not stored: %s", self.metadata.data_id, error)
 
     def _share_growing(self) -> None:
-        """Store the files of the results while they grow: whoever opens the stream reads only later records again.
+        """Copy the result files to the store while they grow, so that the next process to open the stream reads only
+        the records after the copy.
 
-        They are read from the oldest to the newest, and stored in the reverse order: no object refers to what another
-        one lacks.
+        They are read from the oldest to the newest, and stored in the reverse order. So an object in the store never
+        refers to data that is not stored yet.
         """
         found: dict[str, bytes] = {}
         for name in reversed(KEPT):

@@ -70,7 +70,9 @@ class StoreRecord:
         try:
             self.report = msgspec.json.decode(found.data, type=_Noted).report
         except msgspec.MsgspecError as error:
-            log.error("%s in %s can't be read, and is written anew: %s", REPORT_FILE, self._store.name, error)
+            log.error(
+                "%s in %s can't be read; a new one is written: %s", REPORT_FILE, self._store.name, error
+            )
             self.report = None
         if self._seen[0] != found.etag:
             self._seen = (found.etag, self._clock())

@@ -184,7 +184,7 @@ class StreamRegistry:
     async def refresh_shared(self) -> None:
         """Read the descriptions of all open streams again that other servers may have changed, such as thinned ones."""
         for data_id in list(self.shared()):
-            with suppress(ArchiveDeletedError):  # noted, and removed by whoever follows deletions
+            with suppress(ArchiveDeletedError):  # the follower of deletions removes it
                 await self.current(data_id)
 
     def shared(self) -> dict[str, StreamArchive]:
