@@ -18,6 +18,7 @@ from atomstream.system.log_privacy import get_logger
 from .damage import FrameDamage, UnreadableFileError, decode_error
 from .file_frames import FileFrames
 from .frame_source import optional_package
+from .lzw import decode_other_lzw
 from .pixels import Meaning, PixelFormat
 from .tiff_chain import EndedBefore, broken_link
 from .whole_pictures import why_not_whole
@@ -37,6 +38,7 @@ _MEANING: Final[dict[int, Meaning]] = {
 
 _YCBCR: Final = 6
 _JPEG: Final = 7
+_LZW: Final = 5
 _JPEG_KINDS: Final = frozenset({_JPEG, 33007, 34892})
 """Kinds of compression (tag 259) by JPEG, of which a decoder fills the rest if it is cut off."""
 _OPACITY: Final = (1, 2)
@@ -274,8 +276,11 @@ class TiffArray:
         try:
             pixels = np.asarray(page.asarray())
         except Exception as error:  # decoders raise errors of their libraries
-            at = page.dataoffsets[0] if page.dataoffsets else None
-            raise decode_error(error, self._path.name, at) from error
+            other = self._other_lzw(page)
+            if other is None:
+                at = page.dataoffsets[0] if page.dataoffsets else None
+                raise decode_error(error, self._path.name, at) from error
+            pixels = other
         return pixels.reshape(self.shape[self._leading :])
 
     def _place(self, page: Any) -> int | None:
@@ -288,6 +293,30 @@ class TiffArray:
         places, counts = list(page.dataoffsets), page.databytecounts
         ends = [offset + count for offset, count in zip(places, counts, strict=False)]
         return int(places[0]) if places[0] and places[1:] == ends[:-1] and ends[-1] <= self._size else None
+
+    def _other_lzw(self, page: Any) -> npt.NDArray[Any] | None:
+        """Return the pixels of a page in strips of LZW that TIFF does not define; None for others, or if damaged."""
+        form = page.keyframe
+        bits = form.bitspersample
+        if (
+            int(form.compression) != _LZW
+            or form.is_tiled
+            or int(form.planarconfig) != 1
+            or bits not in (8, 16)
+        ):
+            return None
+        imagecodecs = optional_package("imagecodecs", "video", "Reading TIFF with LZW")
+        row_bytes = form.imagewidth * form.samplesperpixel * bits // 8
+        parts = []
+        for number, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+            self._tif.filehandle.seek(offset)
+            rows = min(form.rowsperstrip, form.imagelength - number * form.rowsperstrip)
+            decoded = decode_other_lzw(self._tif.filehandle.read(count), rows * row_bytes)
+            if decoded is None:
+                return None
+            # The page's own decoder does the rest: predictor, order of bytes.
+            parts.append(np.asarray(page.decode(imagecodecs.lzw_encode(decoded), number)[0]).reshape(-1))
+        return np.concatenate(parts)
 
     def _check_strips(self, page: Any) -> None:
         """Raise FrameDamage if a strip or tile is missing or cut off; parsers fill it with zeros or grey."""
