@@ -26,7 +26,7 @@ from atomstream.cameras import CameraFeed, CameraFrame, Grabber, open_camera
 
 def stream(pv: str, frames: int) -> None:
     """Stream ``frames`` images of ``pv``."""
-    with Grabber(open_camera(f"epics:{pv}"), tell=print) as grabber, RHEEDStreamer() as streamer:
+    with Grabber(open_camera(f"epics:{pv}"), notify=print) as grabber, RHEEDStreamer() as streamer:
         feed = CameraFeed(grabber, max_frames=frames)
         feed.start()
         fps = round(feed.measured_rate(), 3)  # an image PV does not state the rate

@@ -45,7 +45,7 @@ class RheedInstrument(Instrument):
         """Open the camera and begin a new stream."""
         self.stop()
         grabber = Grabber(
-            open_camera(self._camera), CameraSettings(exposure_ms=self.exposure()), tell=self.log.warning
+            open_camera(self._camera), CameraSettings(exposure_ms=self.exposure()), notify=self.log.warning
         )
         info = grabber.open()
         fps = info.fps or 30.0

@@ -42,7 +42,7 @@ class RheedStreamer(Device):
     def Start(self) -> None:  # noqa: N802 (Tango's commands begin with a capital letter)
         """Open the camera and begin a new stream."""
         self.Stop()
-        grabber = Grabber(open_camera(self.camera), tell=self.warn_stream)
+        grabber = Grabber(open_camera(self.camera), notify=self.warn_stream)
         info = grabber.open()
         fps = info.fps or 30.0
         data_id = self._streamer.initialize(fps, 0.0, math.ceil(2.0 * fps), stream_name=self.get_name())

@@ -1,14 +1,15 @@
-"""Azimuths of a rotating sample: their distance, and which of them are the same view."""
+"""Azimuths of a rotating sample: the angle between two azimuths, and the number of the view at an azimuth."""
 
 from __future__ import annotations
 
 from atomstream.results import View
 
 MIN_FRAMES_PER_TURN = 60
-"""With at least this many frames per turn, bins of 2 degrees leave no gap in which a view could hide."""
+"""Fewest frames per turn for the search of views: with fewer, azimuth bins of 2 degrees stay empty and views are
+missed."""
 
 SAME_VIEW_DEG = 6.0
-"""Azimuths that differ by less are the same view."""
+"""Two azimuths that differ by less than this, in degrees, count as the same view."""
 
 
 def matching_view(angle_deg: float, known: dict[int, View], used: set[int]) -> int | None:

@@ -183,7 +183,8 @@ MIN_BASELINE = 6
 """Fewest residuals from which the usual residual is known well enough for a test."""
 
 LEARN_DELAY = 5
-"""Delay, in pictures, before the components learn a picture: learning a change at once would hide it."""
+"""Delay, in pictures, before a picture updates the components. Without it, a change would become part of the components
+before it is detected."""
 
 BASELINE_PICTURES = 16
 """Number of last residuals that define the usual residual; the first, large ones soon drop out."""
@@ -207,7 +208,8 @@ class ChangeTracker:
 
     ``score`` is 1 - correlation with the mean of the last two pictures (0: equal, 1: uncorrelated), ``cluster`` the
     id of the present cluster (-1: none yet), ``cluster_distance`` the RMS distance of its members. ``false_alarm_s``
-    is the mean time between false alarms of the drift test. ``delayed`` are pictures not yet learned.
+    is the mean time between false alarms of the drift test. ``delayed`` are pictures that have not updated the
+    components yet.
     """
 
     false_alarm_s: float = 3600.0
@@ -317,7 +319,7 @@ class ChangeTracker:
             return False
         middle = float(np.median(usual))
         spread = max(1.4826 * float(np.median(np.abs(usual - middle))), MIN_LOG_SPREAD)
-        # A residual that decreases, because the components learn, is no change.
+        # A residual that decreases, because the components adapt, is no change.
         tests = [max((log_residual - middle) / spread, -1.0)]
         low, high = self.components.coordinates.min(axis=0), self.components.coordinates.max(axis=0)
         # Noise leaves the known range now and then; a slow trend does so at each picture, but only a little.

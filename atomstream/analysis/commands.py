@@ -99,7 +99,7 @@ def turn_at(state: AnalysisState, rpm: float) -> None:
 def apply_regions(state: AnalysisState, regions: list[Region]) -> None:
     """Replace the user's regions. Raises ConfigError if two have the same name.
 
-    Boxes that did not change keep their place. Another specular box begins a segment.
+    A box that did not change keeps the position to which it was tracked. A changed specular box begins a segment.
     """
     names = [r.name for r in regions]
     if len(set(names)) != len(names):

@@ -54,7 +54,7 @@ class CommonLight:
     dim: Int = field(default_factory=lambda: np.empty(0, np.int64))
 
     def restart(self) -> None:
-        """Forget everything, because the spot is another one or the light stepped."""
+        """Discard all samples: another spot was chosen, or the light changed suddenly."""
         self.samples, self.blocks, self.reference = self.samples[:0], 0, self.reference[:0]
 
     def feed(self, intensity: F64, pictures: F32, outside: Bool) -> None:

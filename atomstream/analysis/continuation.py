@@ -1,4 +1,4 @@
-"""Does an oscillation go on? An earlier fit is extrapolated and compared with the newest periods of the trace.
+"""Test whether an oscillation continues: an earlier fit is extrapolated and compared with the newest periods.
 
 A fit to a window that contains the end of growth can follow it with a strong damping, so it cannot show the end
 itself. A fit that was made before it predicts the newest periods; growth that goes on agrees with the prediction up
@@ -35,14 +35,14 @@ MIN_AMPLITUDE = 0.4
 
 EXACT_SLIP = 0.02
 EXACT_MISFIT = 0.02
-"""Limits within which the rate has not changed."""
+"""Largest shift of the phase (cycles) and misfit with which the rate counts as unchanged."""
 
 CLEAR_AMPLITUDE = 0.7
 CLEAR_SLIP = 0.06
-"""Limits within which a doubt is over."""
+"""Least amplitude (share of the predicted one) and largest shift (cycles) that end a doubt about the oscillation."""
 
 TOLERANT_CYCLES = 2.2
-"""A fit of this number of oscillations predicts half as exactly as one of many."""
+"""A prediction from a fit of this number of oscillations is half as exact as one from many oscillations."""
 
 MAX_SLIP = 0.11
 """Largest shift of the phase, in cycles, between the prediction and growth that goes on."""
@@ -75,7 +75,7 @@ class Continuation:
 
     @property
     def is_clear(self) -> bool:
-        """True if the newest periods agree so well with the prediction that a doubt is over."""
+        """True if the newest periods agree so well that an earlier :func:`is_doubtful` no longer counts."""
         return (
             self.goes_on
             and self.amplitude > CLEAR_AMPLITUDE

@@ -26,7 +26,7 @@ class Counts:
 
     @classmethod
     def from_start(cls, time_s: float) -> Counts:
-        """All counts begin at ``time_s`` (s), with the first picture that has a pattern."""
+        """Return counts that all begin at ``time_s`` (s), the time of the first picture with a pattern."""
         return cls(LayerCounter(time_s), LayerCounter(time_s), LayerCounter(time_s))
 
     def _all(self) -> tuple[LayerCounter, ...]:
@@ -48,7 +48,8 @@ class Counts:
             counter.fit_interval_s = fit_interval_s
 
     def report(self, now: float, *, waits: bool) -> None:
-        """Remember what was reported at ``now`` (s); while a count ``waits``, nothing is added after its last fit."""
+        """Note that the counts at ``now`` (s) are reported: later ones are not smaller. While a count ``waits``,
+        nothing is added after its last fit."""
         for counter in self._all():
             counter.waits = waits
             counter.report(now)

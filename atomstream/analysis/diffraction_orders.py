@@ -13,14 +13,14 @@ FRACTIONS = (2, 3, 4, 7)
 """Denominators of the fractional orders that are searched: 1/2, 1/3, 1/4 and 1/7."""
 
 DETECTION_Z = 5.0
-"""An order is detected if its height exceeds this many standard errors ..."""
+"""Least height of a detected order, in standard errors. It must last for :data:`DETECTION_S`."""
 
 DETECTION_S = 0.5
-"""... for this time in s, which is also the time constant of the mean."""
+"""Time in s for which a detected order must have that height; also the time constant of the mean height."""
 
 
 RISE_S = 1.0
-"""A rise is compared with the levels until this time, in s, before."""
+"""Time, in s, before now: a rise is measured against the levels that were recorded before it."""
 
 EARLIER_LEVELS, MIN_EARLIER = 16, 3
 """Largest and least number of earlier levels, of 0.5 s or one block each."""
@@ -138,7 +138,7 @@ class FractionalOrderDetector:
         return appeared
 
     def restart(self) -> None:
-        """Forget the earlier levels: the pattern or the light changed, or frames are missing."""
+        """Discard the earlier levels: the pattern or the light changed, or frames are missing."""
         self.levels, self.open_level = self.levels[:0], np.zeros(4)
         self.risen_s = 0.0
 

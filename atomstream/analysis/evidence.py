@@ -160,9 +160,9 @@ def staircase_share(y: F64) -> float:
     return float(np.clip(large - 2 * noise, 0.0, None).sum() / max(moves.sum(), 1e-300))
 
 
-# Two readings. Every second oscillation of bilayer growth is stronger, and the second harmonic of layer growth can be
-# stronger than the first. Both traces hold a frequency and its double; the trace alone cannot show which one counts
-# layers.
+# Two readings: two growth rates that explain one trace equally well. Every second oscillation of bilayer growth is
+# stronger, and the second harmonic of layer growth can be stronger than the first. Both traces hold a frequency and its
+# double; the trace alone cannot show which one counts layers.
 
 MIN_READING = 0.13
 MIN_EARLY_READING = 0.3
@@ -182,7 +182,8 @@ SLOW_READING_CYCLES = 2.2
 """Fewest oscillations of a run of growth that are compared with a fit at half the frequency."""
 
 SLOW_RATIOS = (0.45, 0.56)
-"""Range of the frequency that such a fit finds, as a share of the other: a different first layer lets it run away."""
+"""Range of the fitted frequency, as a share of the other one. A first layer unlike the others can make the fit
+diverge."""
 
 MIN_SLOW_SHARE = 0.95
 """Least share of the variation that the fit at half the frequency explains."""

@@ -18,22 +18,24 @@ OUT = 0.05
 
 STILL_BRIGHT = 0.97
 RENEWED_S = 3.0
-"""Light of at least this share renews the bright pictures once they are so old (s). Fades are faster than that."""
+"""Pictures with at least this share of the bright picture's contrast replace the stored bright pictures once these are
+older than this time (s). Fades are faster than that."""
 
 FADED = 0.9
-"""Light below this share has begun to fade: the bright pictures replace the newest ones once it is out."""
+"""Light below this share has begun to fade. If it then goes out, the stored bright pictures become the reference
+again."""
 
 SETTLED_S = 1.0
 """Time in s after which the first pictures are averaged well enough."""
 
 LONGEST_FADE_S = 60.0
-"""Light that is weaker for longer than this time (s), and not out, is the usual light from then on: a film that
+"""Light that stays weaker for longer than this time (s), without going out, becomes the new usual light: a film that
 roughens loses its spots in minutes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BrightPictures:
-    """Pictures (P,) of steady light: the newest ones, the slow mean, the variance about it. ``gain`` is the light's."""
+    """Pictures (P,) of steady light: mean of the newest, slow mean, variance about it. ``gain``: level of the light."""
 
     steady: F32
     reference: F32
@@ -43,7 +45,7 @@ class BrightPictures:
 
 @dataclass(slots=True)
 class FadeDetector:
-    """Keeps the last ``bright`` pictures, of ``seen_s`` (s), and finds that the light has gone out since.
+    """Detects light that goes out slowly, by comparison with the last ``bright`` pictures, taken at ``seen_s`` (s).
 
     ``began_s`` is the time of the first picture (s).
     """

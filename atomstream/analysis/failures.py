@@ -20,7 +20,8 @@ log = get_logger("atomstream.analysis")
 Step: TypeAlias = Literal[
     "light", "spot choice", "growth rate", "streaks", "streak widths", "sudden changes", "changes", "rotation"
 ]
-"""Name of a step of the analysis. Each step has its own name: one that works must not hide that another one fails."""
+"""Name of a step of the analysis. Each step has its own name, so that a success of one does not clear another's
+error."""
 
 GROWTH_VALUES = (
     *("growth_rate_ml_s", "growth_rate_nm_s", "oscillation_period", "damping_layers"),

@@ -41,19 +41,19 @@ MAX_WAIT_PERIODS = 1.3
 """While an oscillation may have ended, the last rate is kept for this many periods."""
 
 CONFIRMED_CYCLES = 2.2
-"""A rate from fewer oscillations, or under a pulsed laser, is given only if the fit before it found the same one."""
+"""A rate from fewer oscillations, or under a pulsed laser, is given only if the previous fit found the same rate."""
 
 MAX_BLANK_S = 7.0
 """Time without samples after which a rate is not kept, in s."""
 
 VETO_REACH_S = 30.0
-"""A rate that was found within this time before a veto (s) has the same cause."""
+"""A rate that was found less than this time (s) before a ``veto`` is withdrawn too: its cause was probably the same."""
 
 ROTATING_FIT_S = 1.9
 """Interval of the fits under rotation, in s; at rest it is half a second."""
 
 SAME_RATE = 0.03
-"""Rates that differ by less are the same after an interruption."""
+"""Largest relative difference of two rates that count as equal after an interruption."""
 
 
 FoundKind: TypeAlias = Literal["growth_stopped", "growth_began", "rate_changed"]
@@ -84,7 +84,7 @@ class GrowthTracker:
     user. ``segment_start_s`` is the start of the segment, ``onset_s`` that of the oscillation and ``search_start_s``
     that of the trace in which one is searched (s). ``latest`` is the last result, ``best`` the segment's. ``history``
     are recent fits. ``stopped_s`` is the time at which an oscillation of ``stopped_hz`` stopped or changed, NaN while
-    it goes on; ``found`` are the segments that ended since the last call of :meth:`take_found`. The count waits while
+    it goes on; ``found`` are the segments that ended since the last call of :meth:`pop_found`. The count waits while
     it is ``doubtful`` whether the oscillation goes on. ``known_hz`` is the rate of an earlier segment (0: none).
     ``cause`` is the last other cause of an oscillation. ``count_note`` is a note on the count. While ``veto`` is not
     empty the rate is undetermined for this reason.
@@ -136,8 +136,8 @@ class GrowthTracker:
         self.doubtful, self.unconfirmed_hz, self.cause = False, 0.0, None
         self.next_search_s = 0.0
 
-    def take_found(self) -> list[FoundSegment]:
-        """Return the segments whose end was found since the last call, and forget them."""
+    def pop_found(self) -> list[FoundSegment]:
+        """Remove and return the segments whose end was found since the last call."""
         found, self.found = self.found, []
         return found
 
@@ -200,7 +200,7 @@ class GrowthTracker:
         self._confirm_stop(now)
 
     def _watch_clock(self, t: F64) -> None:
-        """Forget the earlier fits if late timestamps were found and corrected since: their times have changed."""
+        """Discard the earlier fits if late timestamps were corrected since then, because this changed their times."""
         if len(t) and t[-1] < self.newest_s - 1e-6:
             self.history = []
         self.newest_s = float(t[-1]) if len(t) else self.newest_s
@@ -235,7 +235,7 @@ class GrowthTracker:
         return old[-1] if old else None
 
     def _remember(self, result: Oscillation) -> None:
-        """Keep the best fit of a result, with the uncertainty of the whole result."""
+        """Add the best fit of a result to ``history``, with the uncertainty of the whole result."""
         fit = result.best
         assert fit is not None
         if not self.history or fit.t_end >= self.history[-1].t_end + HISTORY_STEP / fit.frequency:

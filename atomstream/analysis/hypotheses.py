@@ -41,10 +41,11 @@ MIN_CYCLES = 1.5
 """Fewest oscillations for a rate."""
 
 MAX_ROTATION_OVERLAP = 1.6
-"""Beyond, side bands from the rotation shift the rate by about 1 %, in simulated growths."""
+"""Largest :func:`~atomstream.analysis.evidence.rotation_overlap` of a usable rate. With more, side bands of the
+rotation shift the rate by about 1 % in simulated growths."""
 
 STRONG_HARMONICS = 6
-"""Higher harmonics of the rotation are weak, so their side bands do not shift the rate."""
+"""Number of rotation harmonics that are examined. Higher ones are weak, so their side bands do not shift the rate."""
 
 TRANSIENT_DECAY = 1.5
 """Decay, in units of the frequency, beyond which an oscillation is a transient."""
@@ -53,7 +54,7 @@ MAX_FREQUENCY = 0.22
 """Largest oscillation frequency, in units of the sample rate: five samples per period."""
 
 MAX_OVERTONE = 4.0
-"""Largest amplitude of the second harmonic relative to the first. Beyond, the signal oscillates at twice the
+"""Largest amplitude of the second harmonic relative to the first. With more, the signal oscillates at twice the
 frequency: a vibration of 6 Hz is no growth of 3 layers per second."""
 
 MIN_PULSES_PER_LAYER = 4.0
@@ -61,15 +62,15 @@ MIN_PULSES_PER_LAYER = 4.0
 
 
 CAUTION_PERIODS = 2.0
-"""After another cause of an oscillation was seen, none may be seen for this many of its periods before a rate of about
-this frequency is given: a cause at the limit of what is recognised comes and goes."""
+"""Number of periods without another cause before a rate is given at about the frequency of an earlier other cause. A
+weak cause is recognised in some fits only."""
 
 CAUTION_RANGE = 1.3
 """Largest ratio of two frequencies that are about the same."""
 
 CAUTION_CYCLES = 1.3
-"""Ratio of two windows' oscillations from which the longer one is examined by itself: it separates frequencies and
-shapes that the shorter one could not."""
+"""If a window holds this many times the oscillations of an earlier one, it is judged without the earlier verdict: it
+separates frequencies and shapes that the shorter window could not."""
 
 
 @dataclass(frozen=True, slots=True)

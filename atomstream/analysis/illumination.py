@@ -31,13 +31,13 @@ MIN_STEP = 0.04
 """Smallest relative step of the light that is detected."""
 
 SAME_LEVEL = 0.03
-"""Largest relative difference to an earlier light level that is taken for a return to it."""
+"""Largest relative difference between a new light level and an earlier one that count as the same level."""
 
 RETURN_PARTS = 4
 """Light at a new level has come back when it rose by less than 3 % over so many parts of 0.25 s."""
 
 KNOWN_LEVELS = 8
-"""Number of light levels that are remembered."""
+"""Number of light levels that are stored."""
 
 DARK = 0.05
 """Below this factor the light is off."""
@@ -356,14 +356,15 @@ class IlluminationTracker:
         return nearest if abs(math.log(nearest / gain)) < SAME_LEVEL else None
 
     def _level(self, gain: float) -> float:
-        """Return the known level next to a gain if they are equal within the error, else remember the gain."""
+        """Return the known level nearest to a gain if both agree within the error; else store the gain as a new
+        level."""
         nearest = self._nearest_level(gain)
         found = gain if nearest is None else nearest
         self.levels = [*(level for level in self.levels if level != found), found][-KNOWN_LEVELS:]
         return found
 
     def _forget(self) -> None:
-        """Forget the frames that are not needed as context any more."""
+        """Remove the frames that are not needed as context any more."""
         drop = max(0, min(self.done, self.searched - 2))
         self.t, self.y, self.motion = self.t[drop:], self.y[drop:], self.motion[drop:]
         self.pictures = self.pictures[drop:]

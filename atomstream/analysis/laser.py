@@ -14,7 +14,7 @@ CHECK_S = (0.5, 4.0)
 """Interval of the search for a pulse rate, in s: at the start of a trace, and later."""
 
 CHECK_SHARE = 0.25
-"""Between them the interval is this share of the trace's length: a search costs as much as the trace is long."""
+"""Within these limits, the interval is this share of the trace's length, because the cost of a search grows with it."""
 
 SLOW_TRACE_S = 120.0
 """Length of the trace in which a slow laser is searched, in s."""
@@ -27,7 +27,8 @@ SLOWER_FACTOR = 2.0
 
 KEPT_S = 60.0
 KEPT_PULSES = 30.0
-"""Time, and number of pulses, after which a pulse rate that is not seen any more is forgotten: whichever is longer."""
+"""Time in s, and number of pulses, after which a pulse rate that is no longer detected is reset; the longer one
+counts."""
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class Laser:
         return True
 
     def expire(self, now: float) -> None:
-        """Forget a pulse rate that was not seen for a long time before ``now`` (s)."""
+        """Set the pulse rate to 0 if it was not detected for a long time before ``now`` (s)."""
         if self.hz and now - self.seen_s > max(KEPT_S, KEPT_PULSES / self.hz):
             self.hz = 0.0
 

@@ -119,7 +119,8 @@ def locate_peak(profile: F64, guess: float, fwhm: float, noise: float) -> Peak |
 
 
 def ramp(first: float, last: float, count: int) -> F64:
-    """Return the same values as ``np.linspace``, bit for bit. Measured: its checks took half of the search."""
+    """Return the same values as ``np.linspace``, bit for bit, without its checks, which took half the time of a
+    search."""
     values: F64 = np.arange(count) * ((last - first) / (count - 1)) + first
     values[-1] = last
     return values

@@ -116,7 +116,7 @@ class LayerCounter:
         self.phase_time_s = self.ended_s = time_s
 
     def since(self, time_s: float) -> LayerCounter:
-        """A counter of what this one has counted from ``time_s`` (s) on.
+        """Return a new counter with what this one has counted from ``time_s`` (s) on.
 
         A run in which that time lies is divided in proportion to the time, with an uncertainty for growth that rested
         in one of the parts, until a new fit covers it.
@@ -149,7 +149,7 @@ class LayerCounter:
         return self.finished > 0.0 or not math.isnan(self.counted)
 
     def report(self, now: float) -> None:
-        """Remember that the count at ``now`` (s) was reported: later counts are not smaller."""
+        """Note that the count at ``now`` (s) was reported: later counts are not smaller."""
         self.reported, self.reported_s = self.value(now), now
 
     def value(self, time_s: float) -> float:

@@ -43,7 +43,7 @@ def _divide_growth(state: AnalysisState, event: Event) -> None:
             shutters = [m for m in state.marks if m.kind == "shutter"]
             growth.segment_start_s = min(growth.segment_start_s, shutters[-SHUTTERED_AFTER:][0].at_s)
         else:
-            if log.finished and event.at_s < growth.counter.start_s:  # a later mark or another spot ended one
+            if log.finished and event.at_s < growth.counter.start_s:  # a later mark or spot ended one
                 log.divide(event.at_s, event.label or event.kind)
             else:
                 log.cut(event.at_s, event.label or event.kind, growth)

@@ -367,7 +367,7 @@ def _update_growth(state: AnalysisState, now: float) -> None:
     trackers = _trackers(state)
     with state.failures.contained("growth rate", now):
         trackers.growth.update(now, trackers.rotation_hz)
-        for segment in trackers.growth.take_found():
+        for segment in trackers.growth.pop_found():
             state.segment_log.add(segment, trackers.growth.trace)
             state.new_events.append(Event(segment.end_s, segment.next_kind, state.segment_log.label))
         state.segments = state.segment_log.segments(now, trackers.growth)

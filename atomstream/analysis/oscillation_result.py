@@ -15,7 +15,7 @@ from atomstream.analysis.varpro import Window
 from atomstream.results import F64, Measurement, measured, undetermined
 
 MAX_SIGMA = 0.08
-"""Largest relative uncertainty of a rate; beyond, it is undetermined."""
+"""Largest relative uncertainty of a rate; with more, the rate is undetermined."""
 
 ROTATION_ERROR = 0.002
 """Relative error that remains under rotation (streaks sweeping past the spot), from simulated growths."""

@@ -1,6 +1,6 @@
-"""What several trackers do with pictures: hide the specular spot, find the dim pixels, compare two pictures.
+"""Operations on pictures that several trackers use: mask the specular spot, find the dim pixels, compare two pictures.
 
-The specular spot brightens and dims with growth and with the pulses of a laser, so it is hidden where the pattern or
+The specular spot brightens and dims with growth and with the pulses of a laser, so it is masked where the pattern or
 its motion is examined.
 """
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from atomstream.results import Int
 
 HIDDEN_FWHM = 1.5
-"""Half size of the rectangle that hides the specular spot, in widths (FWHM) of the spot."""
+"""Half size of the rectangle that masks the specular spot, in widths (FWHM) of the spot."""
 
 MAX_HIDDEN = 0.1
 """Largest half width of this rectangle where streaks must be left, as a share of the picture's width: small crops."""

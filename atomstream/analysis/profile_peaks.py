@@ -15,14 +15,14 @@ MOST_PEAKS: Final = 12
 _NOISE_WIDTHS: Final = 8.0
 """Least height of a peak over the valley beside it, in noise widths of the profile."""
 _NARROWEST: Final = 1.5
-"""Narrower ones, in px, are single hot pixels."""
+"""Least width of a peak in px; a narrower one is a single hot pixel."""
 
 
 def fit_peaks(profile: F64) -> list[PeakFit]:
-    """The fits of the most prominent peaks of ``profile`` (W,), by position, without those that can't be fitted."""
+    """Fit the most prominent peaks of ``profile`` (W,). Peaks that can't be fitted are left out. Sorted by position."""
     if len(profile) < 9 or not np.isfinite(profile).all():
         return []
-    # Smoothed for the search alone: noise on a broad peak makes several maxima of it.
+    # Only the search uses the smoothed profile: noise on a broad peak would give several maxima.
     smooth = np.convolve(np.pad(profile, 1, mode="edge"), np.full(3, 1.0 / 3.0), mode="valid")
     least = max(_NOISE_WIDTHS * profile_noise(profile), 0.02 * float(np.ptp(smooth)))
     if not least > 0:

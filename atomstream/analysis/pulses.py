@@ -133,7 +133,7 @@ SIMILAR_POWER = 0.97
 taken."""
 
 NEWEST_PERIODS = (6.0, 3.0)
-"""The newest periods, these numbers, are judged alone too: in a long window the pulses may have changed."""
+"""Numbers of newest periods that are also judged alone: in a long window the pulses may have changed."""
 
 
 def pulse_train_rate(t: F64, y: F64, hz: float) -> float | None:

@@ -32,7 +32,7 @@ class RepeatedEvents:
         return [*events, event]
 
     def due(self, now: float) -> list[Event]:
-        """Return the event of those that wait, if their time has come at ``now`` (s)."""
+        """Return one event for all waiting events if their report is due at ``now`` (s)."""
         if not self.waiting or now < self.next_report_s:
             return []
         self.next_report_s += REPORT_S

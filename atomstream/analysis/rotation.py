@@ -47,7 +47,8 @@ MISFITS = 2
 MAX_VIEWS = 12
 
 MAX_GAP_DEG = 8.0
-"""Largest gap between filmed azimuths: views are a few degrees wide, so a wider gap could hide one."""
+"""Largest gap between filmed azimuths, in degrees. Views are a few degrees wide: one could lie unseen in a wider
+gap."""
 
 
 @dataclass(slots=True)
@@ -240,7 +241,7 @@ class RotationTracker:
         return [Event(now, "rotation_seen", self.reason, 1.0 / return_s)]
 
     def _forget_azimuths(self) -> None:
-        """Forget the pictures by azimuth and the views: azimuths from a wrong speed are wrong."""
+        """Discard the pictures by azimuth and the views: azimuths from a wrong speed are wrong."""
         self.frames_per_bin[:] = 0
         self.current_views, self.known_views = [], {}
 

@@ -17,7 +17,7 @@ KEPT_S = 5.0
 SPOT, PICTURE = "specular", "picture"
 
 FULL_SCALES = frozenset(((1 << bits) - 1) << shift for bits in range(8, 17) for shift in range(17 - bits))
-"""Largest values of sensors of 8 to 16 bits in 16, with the bits at the lower or at the upper end."""
+"""Largest values of sensors of 8 to 16 bits in uint16, with the bits at the lower or at the upper end."""
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Saturation:
             self.shares[name] = max(share, kept * self.shares.get(name, 0.0))
 
     def keep_only(self, boxes: set[str]) -> None:
-        """Forget the shares of boxes that do not exist any more."""
+        """Remove the shares of boxes that do not exist any more."""
         self.shares = {name: share for name, share in self.shares.items() if name in boxes | {SPOT, PICTURE}}
 
     def values(self, level: int) -> dict[str, Measurement]:

@@ -1,4 +1,4 @@
-"""Amplitude spectrum of a trace, for the eye: which frequencies a trace contains, and how strong they are.
+"""Amplitude spectrum of a trace, for display: which frequencies a trace contains, and how strong they are.
 
 The growth rate does not come from it: :mod:`atomstream.analysis.growth` fits the trace itself. Scaling of amplitudes
 with a window: G. Heinzel, A. Rüdiger & R. Schilling, "Spectrum and spectral density estimation by the DFT" (2002).
@@ -15,12 +15,12 @@ import numpy as np
 from atomstream.results import F64
 
 LEAST_VALUES: Final = 32
-"""Fewer values give no spectrum that is worth looking at."""
+"""Fewest values for a spectrum."""
 MOST_VALUES: Final = 1 << 15
 LEAST_KNOWN: Final = 0.7
 """Least share of the range that must have values; gaps are bridged by straight lines."""
 _FINER: Final = 4
-"""The spectrum is computed at so many frequencies for each independent one, so that its peaks look round."""
+"""Oversampling by zero padding: number of frequencies per independent one, so that peaks are drawn smoothly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,10 +36,11 @@ class Spectrum:
 
 
 def amplitude_spectrum(times_s: F64, values: F64, averaged_s: float = 0.0) -> Spectrum | str:
-    """The spectrum of ``values`` (N,) at ascending ``times_s`` (N,); NaN where nothing is known. Or why there is none.
+    """Return the spectrum of ``values`` (N,; NaN: missing) at ascending ``times_s`` (N,), or a sentence why there is
+    none.
 
-    The straight line through the trace is removed, and a Hann window applied. ``averaged_s``: each value is the mean
-    over so many s, which weakens fast oscillations; the amplitudes are corrected for it.
+    The straight line through the trace is removed, and a Hann window applied. Each value is the mean over
+    ``averaged_s`` (s), which weakens fast oscillations; the amplitudes are corrected for it.
     """
     known = np.isfinite(times_s) & np.isfinite(values)
     times, trace = times_s[known], values[known]
@@ -64,7 +65,8 @@ def amplitude_spectrum(times_s: F64, values: F64, averaged_s: float = 0.0) -> Sp
 
 
 def reduced(spectrum: Spectrum, points: int) -> Spectrum:
-    """At most ``points`` frequencies: the highest amplitude of each group of neighbours, where it is."""
+    """Reduce a spectrum to at most ``points`` frequencies: of each group of neighbours the one with the highest
+    amplitude."""
     size = -(-len(spectrum.frequency_hz) // points)
     if size <= 1:
         return spectrum

@@ -42,7 +42,7 @@ class SpotChooser:
     pictures: F32 = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
 
     def restart(self) -> None:
-        """Forget the pictures."""
+        """Discard the pictures."""
         self.pictures = self.pictures[:0]
 
     def feed(self, picture: F32, binning: int, spot: Box) -> tuple[float, float] | None:

@@ -54,8 +54,8 @@ SLOW_BLOCK_S = 0.5
 
 
 Restart: TypeAlias = Literal["light", "pattern", "gap", "rotation", "turning", "spot"]
-"""Why trackers forget the earlier pictures: the light or the pattern changed, frames are missing, the rotation was set,
-the pattern turns, or another spot or box is the specular one."""
+"""Why trackers discard the earlier pictures: the light or the pattern changed, frames are missing, the rotation was
+set, the pattern turns, or another spot or box is the specular one."""
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class PatternTrackers:
         return self.rotation.reason if self.rotation else self.turns.reason or self.common.reason
 
     def restart(self, why: Restart) -> None:
-        """Forget the earlier pictures: they do not compare with those from now on, for the reason ``why``.
+        """Discard the earlier pictures: they can't be compared with later ones, for the reason ``why``.
 
         Without this, a step of the light, a gap or another spot would be reported as a change of the film.
         """

@@ -46,13 +46,14 @@ BEGIN_RATIO, LASTING_RATIO = 5.0, 4.0
 """A change begins at this multiple of the usual difference, and must last with this multiple."""
 
 EVEN_SHARE = 0.25
-"""A change ends when successive profiles differ by less than this share of the largest difference ..."""
+"""A change ends when :data:`EVEN_SAMPLES` successive profiles differ by less than this share of its largest
+difference."""
 
 EVEN_SAMPLES = 4
-"""... for this number of samples ..."""
+"""Number of such profiles in a row that ends a change."""
 
 LONGEST = 60
-"""... or after this number of samples."""
+"""Number of profiles after which a change ends in any case."""
 
 
 @dataclass(slots=True)
@@ -62,8 +63,8 @@ class SuddenChangeTracker:
     ``recent`` (<= 4, P) are the last profiles, ``usual`` (<= 24,) the last differences outside of changes. While a
     change goes on, ``before`` (P,) is the profile before it, ``peak`` its largest difference and ``peak_s`` the time of
     this, ``samples`` the number of profiles since it began and ``even`` that of the last even ones,
-    ``least`` the least difference to the profile before that is reported, ``was_even`` is True if profiles were even
-    before.
+    ``least`` the least difference from the profile before the change that is reported. ``was_even`` is True if
+    successive profiles agreed before the change.
     """
 
     recent: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
@@ -94,12 +95,12 @@ class SuddenChangeTracker:
         return len(self.before) > 0
 
     def restart(self) -> None:
-        """Forget the profiles: the light changed, or frames are missing."""
+        """Discard the profiles: the light changed, or frames are missing."""
         self.recent, self.before = self.recent[:0], self.before[:0]
         self.usual, self.least = self.usual[:0], LASTING
 
     def light_changed(self, is_dark: bool) -> None:
-        """Allow for clipped pixels after a step of the light; forget the profiles if it went out."""
+        """Allow for clipped pixels after a step of the light; discard the profiles if the light went out."""
         if is_dark:
             self.restart()
         elif self.goes_on:

@@ -181,7 +181,7 @@ class SurfaceTracker:
         return new_orders
 
     def restart_orders(self) -> None:
-        """Forget the earlier levels of the fractional orders, after a change of the pattern or the light or a gap."""
+        """Discard the earlier levels of the fractional orders, after a change of the pattern or the light or a gap."""
         for detector in self.detectors:
             detector.restart()
 

@@ -15,17 +15,17 @@ LEAST_GAP_S = 0.25
 """Shortest gap in s that is found by times alone; single missing frames look like jitter of the stamps."""
 
 LEAST_GAP_PERIODS = 3.0
-"""The same limit in frame periods; the larger one holds."""
+"""Shortest gap in frame periods; a gap must exceed both limits."""
 
 LOOK_AHEAD_S = 0.5
 LOOK_AHEAD_FRAMES = 5
-"""Frames after a long step must be late for so long, and for at least so many frames."""
+"""Time in s, and number of frames, for which the frames after a long step must stay late before it counts as a gap."""
 
 STEPS_KEPT = 33
-"""The frame period is the median of so many of the last steps."""
+"""Number of last steps whose median is the frame period."""
 
 STEPS_NEEDED = 8
-"""With fewer steps it is that of the stated frame rate."""
+"""Fewest steps for this median; with fewer, the frame period is that of the stated frame rate."""
 
 
 @dataclass(slots=True)

@@ -51,7 +51,8 @@ MIN_SAMPLES = 8
 """Fewest samples that are corrected."""
 
 MAX_CLOCK_DIFFERENCE = 0.03
-"""If nominal and measured frame rate differ by less, a clock is off; if by more, the nominal rate is wrong."""
+"""Largest relative difference between nominal and measured frame rate that is the error of a clock. If they differ by
+more, the nominal rate is wrong."""
 
 MIN_CLOCK_DIFFERENCE = 0.001
 """Relative differences of the frame rates below this are ignored."""

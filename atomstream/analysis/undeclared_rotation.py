@@ -80,7 +80,7 @@ MIN_SHARE = 0.7
 """Least share of the judged pictures that must have returned, and of those that must differ from the one before."""
 
 STILL_PICTURES = 15
-"""A pattern whose last pictures, this many, all agree has stopped."""
+"""Number of last pictures that must all agree before the pattern counts as stopped."""
 
 MIN_CONTRAST = 0.3
 """Pictures with less than this share of the usual contrast are left out: a shutter, a drop-out of the beam."""

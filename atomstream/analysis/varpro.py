@@ -19,7 +19,7 @@ from atomstream.analysis.linear_part import LinearPart, Model
 from atomstream.results import F64
 
 MAX_DRIFT = 0.6
-"""Largest relative change of the rate over a window; beyond, a shorter window is needed."""
+"""Largest relative change of the rate over a window; if it changes more, a shorter window is needed."""
 
 MAX_STEPS = 20
 """Largest number of steps of a search; most need four."""

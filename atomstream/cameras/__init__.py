@@ -1,4 +1,4 @@
-"""Cameras: one interface for all drivers, and a grabber that hands their frames on without loss.
+"""Cameras: one interface for all drivers, and a grabber that delivers their frames and counts those that are missing.
 
 ``open_camera("basler:0")`` returns a camera, ``list_cameras()`` those that are connected. Drivers are optional packages
 and are imported only when a camera of their kind is opened.

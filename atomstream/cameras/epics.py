@@ -23,10 +23,11 @@ CONNECT_S: Final = 3.0
 """Longest wait for the first answer of the IOC in s."""
 
 REQUEST: Final = "field()record[queueSize=64]"
-"""A queue for 64 updates: PVAccess merges those that do not fit, and the next uniqueId shows the gap."""
+"""Request for a PVAccess queue of 64 updates. PVAccess merges updates that do not fit, and the next uniqueId shows the
+gap."""
 
 UNIX_EPOCH_OF_ZERO: Final = 631152000
-"""An IOC that has no time sends that of the EPICS epoch, 1990-01-01, in seconds since 1970."""
+"""The EPICS epoch, 1990-01-01, in seconds since 1970. An IOC without a valid time sends this value."""
 
 
 class EpicsCamera:
@@ -53,7 +54,7 @@ class EpicsCamera:
         """See :class:`atomstream.cameras.Camera`."""
         refuse_settings(self.name, settings)
         self._frames, self._connected = FrameQueue(), False
-        # Our own thread: those that p4p shares among its contexts never end.
+        # A separate thread: the threads that p4p shares among its contexts never end.
         self._callbacks = (
             driver("epics", "p4p.util").ThreadedWorkQueue("epics", daemon=True, maxsize=0).start()
         )

@@ -20,14 +20,15 @@ from atomstream.cameras.grabber import Grabber
 from atomstream.cameras.transforms import Transforms
 
 HELD_BYTES: Final = 256 << 20
-"""Most bytes of frames held before a receiver is connected. Then grabbing waits, and the driver may drop frames."""
+"""Most bytes of frames that are held before a receiver is connected. At this limit grabbing waits, and the driver may
+drop frames."""
 
 MEASURE_S: Final = 1.0
 MEASURE_FRAMES: Final = 10
-"""A rate is measured over at least this time in s and this many frames, ..."""
+"""Least time in s and least number of frames over which a rate is measured."""
 
 MEASURE_SLOW_S: Final = 4.0
-"""... or over at least this time and three frames, for slow cameras."""
+"""Time in s after which three frames are enough, for slow cameras."""
 
 
 class CameraFeed:
@@ -102,7 +103,7 @@ class CameraFeed:
             self._changed.notify_all()
 
     def progress(self, period_s: float = 0.1) -> Iterator[int]:
-        """Yield how many frames were handed on since the last time, about every ``period_s`` seconds, until the end.
+        """Yield the number of frames handed on since the last yield, about every ``period_s`` seconds, until the end.
 
         When the iterator is closed, the feed is stopped.
 

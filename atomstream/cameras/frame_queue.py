@@ -9,7 +9,8 @@ from typing import Final
 from atomstream.cameras.camera import CameraFrame
 
 FRAMES: Final = 256
-"""Frames that the queue holds. More are discarded, the newest first; the next counter shows the gap."""
+"""Largest number of frames in the queue. A frame that arrives when it is full is discarded; the next counter shows the
+gap."""
 
 
 class FrameQueue:
@@ -36,6 +37,6 @@ class FrameQueue:
         return item
 
     def clear(self) -> None:
-        """Forget frames and errors."""
+        """Remove all frames and errors."""
         with self._changed:
             self._items.clear()

@@ -16,16 +16,17 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger(__name__)
 
 POLL_S: Final = 0.25
-"""Longest call of a driver in s: after it a stop is noticed."""
+"""Time limit, in s, for one call of a driver. A request to stop takes effect after the running call."""
 
 RETRY_S: Final = 1.0
 """Time in s between two attempts to open a lost camera again."""
 
 SILENT_S: Final = 5.0
 SILENT_PERIODS: Final = 20.0
-"""A camera with a known rate that delivers nothing for the longer of both is opened again."""
+"""Time in s, and number of frame periods. A camera with a known rate that delivers nothing for the longer of the two is
+opened again."""
 
-TELL_S: Final = 5.0
+NOTIFY_S: Final = 5.0
 """Shortest time in s between two messages of the same kind. The next message has the number of events in between."""
 
 
@@ -53,7 +54,7 @@ class Grabber:
     * Incomplete frames are left out: the number of the next frame shows the gap.
     * A camera that is lost, or silent, is opened again until it is back; the frames go on with the same settings.
 
-    Each trouble is reported to ``tell`` as one sentence (by default a warning in the log), the same kind at most
+    Each problem is passed to ``notify`` as one sentence (by default a warning in the log), the same kind at most
     every 5 s. ``with`` opens and closes the camera. :meth:`stop` may be called from any thread.
     """
 
@@ -62,7 +63,7 @@ class Grabber:
         camera: Camera,
         settings: CameraSettings | None = None,
         *,
-        tell: Callable[[str], object] | None = None,
+        notify: Callable[[str], object] | None = None,
         retry_s: float = RETRY_S,
         silent_s: float = SILENT_S,
         clock: Callable[[], float] = time.monotonic,
@@ -70,14 +71,14 @@ class Grabber:
     ) -> None:
         self._camera = camera
         self._settings = settings or CameraSettings()
-        self._tell = tell or (lambda text: log.warning("%s", text))
+        self._notify = notify or (lambda text: log.warning("%s", text))
         self._retry_s = retry_s
         self._silent_s = silent_s
         self._clock = clock
         self._utc_s = utc_s
         self._stopped = threading.Event()
         self._told: dict[str, float] = {}
-        self._untold: dict[str, int] = {}
+        self._unreported: dict[str, int] = {}
         self._numbers = FrameNumbers(0, 0, None)
         self._device_clock = DeviceClock()
         self._heard = 0.0
@@ -140,7 +141,7 @@ class Grabber:
                 self._open_again(str(error))
                 continue
             except CameraEndedError as error:
-                self._tell(str(error))
+                self._notify(str(error))
                 return
             if frame is None:
                 self._check_silence()
@@ -176,11 +177,11 @@ class Grabber:
         return replace(frame, frame_id=number, time_ms_utc=time_ms)
 
     def _tell_once(self, kind: str, count: int, what: str, why: str) -> None:
-        self._untold[kind] = self._untold.get(kind, 0) + count
+        self._unreported[kind] = self._unreported.get(kind, 0) + count
         now = self._clock()
-        if now - self._told.get(kind, -TELL_S) >= TELL_S:
+        if now - self._told.get(kind, -NOTIFY_S) >= NOTIFY_S:
             self._told[kind] = now
-            self._tell(f"{self._camera.name}: {what}: {self._untold.pop(kind)} ({why})")
+            self._notify(f"{self._camera.name}: {what}: {self._unreported.pop(kind)} ({why})")
 
     def _check_silence(self) -> None:
         fps = self.info.fps
@@ -192,7 +193,7 @@ class Grabber:
 
     def _open_again(self, why: str) -> None:
         lost_at = self._clock()
-        self._tell(
+        self._notify(
             f"{self._camera.name} is lost: {why} It is opened again when it returns; frames until then are missing."
         )
         before = self.info
@@ -213,5 +214,7 @@ class Grabber:
             self._device_clock = DeviceClock()
             self._heard = self._clock()
             self.counts.reconnects += 1
-            self._tell(f"{self._camera.name} is back after {self._heard - lost_at:.1f} s; the frames go on.")
+            self._notify(
+                f"{self._camera.name} is back after {self._heard - lost_at:.1f} s; the frames go on."
+            )
             return

@@ -26,7 +26,7 @@ BUFFER_MB: Final = 256
 """Size of the core's ring of frames in MB. When it overflows, the core discards all of them, and the numbers skip."""
 
 POLL_S: Final = 0.001
-"""Time in s between two looks for a new frame: the core has no call that waits for one."""
+"""Interval, in s, at which the core is polled for a new frame: it has no call that waits for one."""
 
 
 class MicroManager:

@@ -17,7 +17,7 @@ from atomstream.cameras.names import driver
 from atomstream.errors import CameraError, CameraLostError, ConfigError
 
 MOST: Final = 4
-"""Numbers of cameras that discovery tries."""
+"""Discovery tries the device numbers below this one."""
 
 
 class OpenCVCamera:
@@ -78,7 +78,7 @@ class OpenCVCamera:
         )
 
     def grab(self, timeout_s: float) -> CameraFrame | None:
-        """See :class:`atomstream.cameras.Camera`. OpenCV itself decides how long it waits."""
+        """See :class:`atomstream.cameras.Camera`. OpenCV has its own time limit, which can't be set here."""
         there, pixels = self._capture.read()
         if not there:
             raise CameraLostError("It delivers no frame.")

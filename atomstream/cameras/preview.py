@@ -1,4 +1,4 @@
-"""A look at a camera before a growth: one picture, its histogram, saturated pixels, and the real frame rate."""
+"""Preview of a camera before a growth: one picture, its histogram, saturated pixels, and the measured frame rate."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def exposure_of(frame: Pixels, white: int) -> Exposure:
 
 
 def stretched(frame: Pixels) -> npt.NDArray[np.uint8]:
-    """Scale a frame for the eye: its 0.1th and 99.9th percentile become black and white."""
+    """Scale a frame for display: its 0.1th and 99.9th percentile become black and white."""
     low, high = np.percentile(frame, (0.1, 99.9))
     scaled = (frame.astype(np.float32) - low) * (255.0 / max(high - low, 1.0))
     grey: npt.NDArray[np.uint8] = np.clip(scaled, 0.0, 255.0).astype(np.uint8)

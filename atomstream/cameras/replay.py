@@ -17,7 +17,7 @@ READ_FRAMES: Final = 16
 """Frames that are read at once."""
 
 MAX_LATE_S: Final = 0.5
-"""Frames that are late by more are not caught up at once: their times move instead."""
+"""Longest delay that is caught up by playing faster. After a longer one, the times of the later frames are shifted."""
 
 
 class FileReplay:

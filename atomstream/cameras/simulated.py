@@ -17,7 +17,7 @@ from atomstream.errors import CameraError, ConfigError
 from atomstream.sources import GrowthSpec, Simulator
 
 DEFAULT_EXPOSURE_MS = 5.0
-"""The exposure at which the simulated picture has its usual brightness."""
+"""Exposure in ms at which the simulated picture has its usual brightness."""
 
 
 class SimulatedGrowth:

@@ -15,7 +15,7 @@ DRIFT: Final = 1e-4
 """Largest difference between the rates of two clocks. Quartz clocks are at least five times better."""
 
 JUMP_MS: Final = 1000.0
-"""A device's clock that goes back by more, in ms, was set or restarted."""
+"""If a device's clock goes back by more than this, in ms, it was set or restarted."""
 
 
 class DeviceClock:
@@ -60,7 +60,7 @@ class FrameNumbers:
         self._time_ms = 0.0
         self._restarted = False
         self.last: int | None = None
-        """Number of the frame before."""
+        """Number of the previous frame."""
 
     def restart(self) -> None:
         """Start a new counter after the camera was opened again. Missing frames are then computed from the time."""

@@ -8,14 +8,16 @@ from atomstream.cameras.camera import CameraInfo
 from atomstream.cameras.transforms import Transforms
 
 RATE_TOLERANCE: Final = 0.05
-"""If the measured rate differs by more from the stated one, the stream gets the measured one."""
+"""Largest relative difference between stated and measured rate. If they differ by more, the stream gets the measured
+one."""
 
 
 def stream_rate(stated: float | None, given: float | None, measured: float | None) -> float | None:
     """The frame rate of a stream in 1/s; None if nothing is known.
 
-    ``stated`` is the rate that the camera states, which counts if ``measured`` agrees with it. Without it ``given``
-    counts, the rate that the user has set, and then the measured one. Each is None if it is not known.
+    ``stated`` is the rate that the camera states; it is used if ``measured`` agrees with it. If there is none, the
+    result is ``given``, the rate that the user has set, and if that is None too, ``measured``. Each is None if it is
+    not known.
     """
     if stated is None:
         return given if given is not None else _rounded(measured)

@@ -1,8 +1,8 @@
 """The camera ``folder:PATH``: each new image in a folder is a frame. For cameras whose program only writes files.
 
-A file is read when it is whole: its size and time of change have not changed for ``SETTLE_S``, and it can be decoded.
-Files are taken in the order of their names as people count (frame2 before frame10); a file that is still being written
-delays those after it. What is in the folder at the start is left out.
+A file is read when it is complete: its size and time of change have not changed for ``SETTLE_S``, and it can be
+decoded. Files are taken in the order of their names as people count (frame2 before frame10); a file that is still being
+written delays those after it. What is in the folder at the start is left out.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SUFFIXES: Final = IMAGE_SUFFIXES | {".npy"}
 """Files with other suffixes are ignored, and so are hidden ones (``.name``)."""
 
 POLL_S: Final = 0.02
-"""Time in s between two looks into the folder."""
+"""Interval, in s, at which the folder is listed."""
 
 SETTLE_S: Final = 0.1
-"""A file that has not changed for this time in s is taken for whole, if it can be decoded."""
+"""A file that has not changed for this time in s counts as complete, if it can be decoded."""
 
 DAMAGED_S: Final = 5.0
 """A file that can't be decoded and has not changed for this time in s is damaged: it is reported and left out."""

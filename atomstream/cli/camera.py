@@ -62,7 +62,7 @@ def preview(name: str, seconds: float, out: Path | None, picture: bool, **argume
     from atomstream.cameras.preview import png, stretched
 
     settings = settings_from(arguments)
-    with Grabber(open_camera(name), settings, tell=console.write) as grabber:
+    with Grabber(open_camera(name), settings, notify=console.write) as grabber:
         frame, rate = _look(grabber, seconds)
     if picture:
         click.echo(_drawn(frame))

@@ -40,7 +40,7 @@ class CameraStream:
 
     def __init__(self, options: CameraOptions) -> None:
         self._options = options
-        self._grabber = Grabber(open_camera(options.name), options.settings, tell=console.write)
+        self._grabber = Grabber(open_camera(options.name), options.settings, notify=console.write)
         self._feed = CameraFeed(
             self._grabber, options.transforms, max_frames=options.frames, max_seconds=options.seconds
         )

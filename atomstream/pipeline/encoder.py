@@ -26,7 +26,7 @@ DENSE_LEVEL: Final = 5
 core."""
 
 SLICES_PER_THREAD: Final = 4
-"""More than one, so that threads that begin at different times end at nearly the same time."""
+"""Slices per thread. With more than one, threads that begin at different times end at nearly the same time."""
 
 
 @dataclass(slots=True, eq=False)

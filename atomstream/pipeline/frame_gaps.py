@@ -22,13 +22,13 @@ GAP_PERIODS: Final = 1.5
 """If two frames are more than this many usual intervals apart, at least one frame is missing between them."""
 
 INTERVALS_SEEN: Final = 9
-"""The usual interval is the median of so many of the last intervals."""
+"""Number of last intervals whose median is the usual interval."""
 
 INTERVALS_NEEDED: Final = 3
-"""No gap is counted before so many intervals are known; then those before are examined too."""
+"""Number of intervals that must be known before a gap is counted. Then the earlier intervals are examined too."""
 
 RATE_INTERVALS: Final = 60
-"""The frame rate by the times is compared with the stated one after so many intervals."""
+"""Number of intervals after which the measured frame rate is compared with the stated one."""
 
 RATE_FACTOR: Final = 1.5
 """Frame rates that differ by more than this factor are logged."""

@@ -106,7 +106,7 @@ class SpoolWriter:
         return SpoolPayload(spool, index, self._readers)
 
     def remove_stored(self, stream: StreamState, index: int) -> None:
-        """The server has the chunk: journal it, then remove its record."""
+        """Journal that the server has the chunk, then remove its record."""
         self._submit(stream, lambda spool: spool.mark_stored(index))
 
     def journal_stored(self, stream: StreamState, indices: list[int]) -> None:
@@ -121,7 +121,7 @@ class SpoolWriter:
     def discard(
         self, stream: StreamState, index: int, kind: Literal["dropped", "purged"], reason: str
     ) -> None:
-        """The chunk is lost: journal it, then remove its record."""
+        """Journal that the chunk is lost, then remove its record."""
         self._submit(stream, lambda spool: spool.discard(index, kind, reason))
 
     def quarantine(self, stream: StreamState, upload: Upload, reason: str) -> None:

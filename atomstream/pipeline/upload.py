@@ -19,7 +19,8 @@ from atomstream.system.scheduling import split_piece
 from atomstream.system.tracing import OpenSpans
 
 CUT_BYTES: Final = 512 << 10
-"""About as much as a socket accepts at once. The rest of a larger write would be copied, and moved at each send."""
+"""Largest piece in bytes: about as much as a socket accepts at once. The rest of a larger write would be copied, and
+moved at each send."""
 
 
 class Payload(Protocol):

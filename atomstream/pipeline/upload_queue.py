@@ -15,7 +15,7 @@ from atomstream.pipeline.upload import Upload
 from atomstream.retry import delay_s
 
 FAILURES_TO_OPEN: Final = 3
-"""A single reset may be chance; three failures without a success between them are an outage."""
+"""Number of failures in a row that count as an outage. A single connection reset may be chance."""
 
 
 class CircuitBreaker:

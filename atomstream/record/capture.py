@@ -29,7 +29,7 @@ log = get_logger(__name__)
 
 RATE_FRAMES: Final = 600
 RATE_S: Final = 5.0
-"""The frame rate is measured over that many frames, or that time in s, whichever is shorter."""
+"""The frame rate is measured over this number of frames, or this time in s, whichever is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class CapturePlan:
 class Capture:
     """Takes the frames of one camera from :meth:`start` to :meth:`close`.
 
-    ``on_frame`` is called after each frame, and once after the last one, in the thread of the camera. ``tell`` gets
-    sentences about troubles.
+    ``on_frame`` is called after each frame, and once after the last one, in the thread of the camera. ``notify`` is
+    called with a sentence about each problem.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Capture:
         camera: Camera,
         dashcam: Dashcam,
         on_frame: Callable[[], object],
-        tell: Callable[[str], object],
+        notify: Callable[[str], object],
     ) -> None:
         self.plan = plan
         self.camera = camera
         self.dashcam = dashcam
         self._on_frame = on_frame
-        self._tell = tell
-        self._grabber = Grabber(camera, plan.settings, tell=tell)
+        self._notify = notify
+        self._grabber = Grabber(camera, plan.settings, notify=notify)
         self._thread = threading.Thread(target=self._run, name="atomstream-capture", daemon=True)
         self._newest: CameraFrame | None = None
         self._newest_at = time.monotonic()
@@ -170,11 +170,11 @@ class Capture:
                 self._on_frame()
         except (AtomstreamError, OSError) as error:
             self._problem = str(error)
-            self._tell(f"{self.plan.source}: {error}")
+            self._notify(f"{self.plan.source}: {error}")
         except Exception as error:  # a driver may raise anything, and a recording must be ended safely
             log.exception("The capture of %s failed.", self.plan.source)
             self._problem = f"The driver of {self.plan.source} failed: {error}"
-            self._tell(self._problem)
+            self._notify(self._problem)
         finally:
             self._running = False
             self._on_frame()

@@ -21,10 +21,11 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger(__name__)
 
 RETRY_S: Final = 5.0
-"""After an error of the disk, the next attempt to write comes that many seconds later."""
+"""Seconds from an error of the disk to the next attempt to write."""
 
 IN_MEMORY: Final = 2
-"""The newest segments stay in memory, so that a recording at the camera's pace reads nothing from the disk."""
+"""Number of newest segments that stay in memory, so that a recording at the camera's pace reads nothing from the
+disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class Dashcam:
             raise
         return Part(frames, end, begin - number)
 
-    def give_up_disk(self) -> bool:
+    def stop_using_disk(self) -> bool:
         """Write no more to the disk, and delete what is there; False if nothing could be deleted.
 
         Frames that are still to be read stay until they are read.

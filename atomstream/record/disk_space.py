@@ -1,4 +1,4 @@
-"""How much room a recording has, and for how long at its present rate."""
+"""Free space for a recording, and how long it is enough at the present rate."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Final
 from atomstream.spool import SpoolStatus
 
 RESERVE_S: Final = 6.0
-"""A recording is stopped when the room suffices for less than this time in s: what is in memory must still fit."""
+"""A recording is stopped when the free space is enough for less than this time in s: the frames in memory must still
+fit."""
 
 RESERVE_BYTES: Final = 64 << 20
 RESERVE_SHARE: Final = 0.1
-"""At least that many bytes are kept in reserve, or this share of the limit if it is less."""
+"""Reserve: this number of bytes, or this share of the limit if that is less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class DiskSpace:
     """The limit of the spool."""
 
     def seconds_left(self, bytes_per_s: float) -> float | None:
-        """How long the room suffices at this rate; None without a rate."""
+        """How long the space is enough at this rate, in s; None without a rate."""
         return self.room_bytes / bytes_per_s if bytes_per_s > 0 else None
 
     def is_short(self, bytes_per_s: float) -> bool:

@@ -41,12 +41,12 @@ class EarlierRecordings:
         settings: RecorderSettings,
         recordings: RecordingsLog,
         streamers: Streamers,
-        tell: Callable[[str], object],
+        notify: Callable[[str], object],
     ) -> None:
         self._settings = settings
         self._log = recordings
         self._streamers = streamers
-        self._tell = tell
+        self._notify = notify
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> list[RecordingEntry]:
@@ -74,14 +74,14 @@ class EarlierRecordings:
         try:
             adopted = await asyncio.to_thread(lambda: Spool(folder).adopt(NO_SERVER.endpoint, endpoint))
         except SpoolError as error:
-            self._tell(f"Recordings without a server stay on this computer: {error}")
+            self._notify(f"Recordings without a server stay on this computer: {error}")
             return
         for entry in [one for one in entries if one.data_id in adopted]:
             entry.endpoint = endpoint
             await self._write(entry)
         if adopted:
             which = "The recording that was" if len(adopted) == 1 else f"{len(adopted)} recordings that were"
-            self._tell(f"{which} made without a server will be sent to {endpoint}.")
+            self._notify(f"{which} made without a server will be sent to {endpoint}.")
 
     async def _complete(self, entry: RecordingEntry) -> None:
         try:
@@ -109,7 +109,7 @@ class EarlierRecordings:
         if interrupted:
             entry.state = "interrupted"
             await self._write(entry)
-            self._tell(
+            self._notify(
                 f"The recording {entry.name!r} was interrupted: its recorder was killed, or the power failed. "
                 "What was saved until then is kept, and sent to its server."
             )
@@ -130,7 +130,7 @@ class EarlierRecordings:
             entry.unsent_marks = [one for one in entry.unsent_marks if one != asdict(mark)]
             await self._write(entry)
 
-        sender = MarkSender(send, self._tell)
+        sender = MarkSender(send, self._notify)
         for one in list[dict[str, Any]](entry.unsent_marks):
             with suppress(ConfigError, TypeError):
                 sender.add(Mark(**one))

@@ -13,7 +13,7 @@ from atomstream.errors import AtomstreamError, ConfigError, RejectedError, Servi
 from atomstream.mark_words import kind_of
 
 RETRY_S: Final = 5.0
-"""Time in s until a mark that the server did not take is sent again."""
+"""Time in s until a mark is sent again after a failed request."""
 
 
 @dataclass(slots=True)
@@ -36,12 +36,12 @@ class Mark:
 class MarkSender:
     """Sends the marks of one recording, in order, in a separate task.
 
-    ``send`` sends one; ``tell`` gets the sentence if the server refuses one.
+    ``send`` sends one mark; ``notify`` is called with a sentence if the server refuses it.
     """
 
-    def __init__(self, send: Callable[[Mark], Awaitable[object]], tell: Callable[[str], object]) -> None:
+    def __init__(self, send: Callable[[Mark], Awaitable[object]], notify: Callable[[str], object]) -> None:
         self._send = send
-        self._tell = tell
+        self._notify = notify
         self._new = asyncio.Event()
         self.marks: list[Mark] = []
 
@@ -71,10 +71,10 @@ class MarkSender:
         try:
             await self._send(mark)
         except (RejectedError, StreamError) as error:
-            self._tell(f"The mark {mark.label!r} was not accepted by the server: {error}")
+            self._notify(f"The mark {mark.label!r} was not accepted by the server: {error}")
         except ServiceError:
             return False
         except AtomstreamError as error:
-            self._tell(f"The mark {mark.label!r} was not sent: {error}")
+            self._notify(f"The mark {mark.label!r} was not sent: {error}")
         mark.sent = True
         return True

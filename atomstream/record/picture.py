@@ -15,10 +15,10 @@ MAX_SIDE: Final = 800
 """Largest width and height of the picture in pixels; a larger frame is shrunk by whole factors."""
 
 _HEADER: Final = struct.Struct("<dIIIII4x")
-"""Time in UTC s, frame number, width and height of the picture, width and height of the frame."""
+"""Header: time in UTC s, frame number, width and height of the picture, width and height of the frame."""
 
 SATURATED: Final = 255
-"""The grey level that means saturated; brighter pixels that are not have 254."""
+"""Grey level of saturated pixels. All other pixels have at most 254."""
 
 
 def encoded(frame: CameraFrame, white: int) -> bytes:

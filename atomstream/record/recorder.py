@@ -34,7 +34,7 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger(__name__)
 
 WATCH_S: Final = 1.0
-"""Interval in s at which disk space and state are looked at."""
+"""Interval, in s, at which disk space and state are checked."""
 
 MESSAGES: Final = 50
 
@@ -45,11 +45,11 @@ END_S: Final = 1.0
 class Recorder:
     """Records one camera at a time. Used in one event loop; :meth:`start` first, :meth:`close` last.
 
-    ``tell`` gets each sentence for people, in the loop's thread. Actions raise NotPossibleError, ConfigError or
-    CameraError with a sentence, and then change nothing.
+    ``notify`` is called with each message for the user, in the loop's thread. Actions raise NotPossibleError,
+    ConfigError or CameraError with a sentence, and then change nothing.
     """
 
-    def __init__(self, settings: RecorderSettings, tell: Callable[[str], object] = log.warning) -> None:
+    def __init__(self, settings: RecorderSettings, notify: Callable[[str], object] = log.warning) -> None:
         self.settings = settings
         self.state = RecorderState.IDLE
         self.capture: Capture | None = None
@@ -59,12 +59,12 @@ class Recorder:
         self.changed = asyncio.Condition()
         self.log = RecordingsLog(settings.record_dir / "recordings")
         self.entries: list[RecordingEntry] = []
-        self._tell = tell
+        self._notify = notify
         self._loop = asyncio.get_running_loop()
         self._action = asyncio.Lock()
         self._look_now = asyncio.Event()
         self._streamers = Streamers(settings)
-        self._earlier = EarlierRecordings(settings, self.log, self._streamers, self.tell)
+        self._earlier = EarlierRecordings(settings, self.log, self._streamers, self.notify)
         self._folders = DashcamFolders(settings.record_dir / "dashcam")
         self._folder: Path | None = None
         self._lock: CameraLock | None = None
@@ -105,7 +105,7 @@ class Recorder:
                         await self._open(before.plan, before.camera)
                 raise
             finally:
-                await self._notify()
+                await self._notify_waiters()
 
     async def _open(self, plan: CapturePlan, camera: Camera) -> None:
         lock = None
@@ -114,7 +114,7 @@ class Recorder:
             lock.acquire()
         folder = await asyncio.to_thread(self._folders.make)
         dashcam = Dashcam(folder, self.settings.dashcam_limits())
-        capture = Capture(plan, camera, dashcam, self._on_frame, self.tell_from_thread)
+        capture = Capture(plan, camera, dashcam, self._on_frame, self.notify_from_thread)
         try:
             await asyncio.to_thread(capture.start)
         except BaseException:
@@ -136,7 +136,7 @@ class Recorder:
             _check(request)
             streamer = await self._streamers.main()
             recording = Recording(
-                streamer, capture, request, self.tell, self._streamers.local, self._note_begun
+                streamer, capture, request, self.notify, self._streamers.local, self._note_begun
             )
             now_ms = 1000.0 * time.time()
             from_ms = now_ms - 1000.0 * request.before_s
@@ -148,26 +148,26 @@ class Recorder:
             self.early_marks.clear()
             self.recording, self.state = recording, RecorderState.RECORDING
             self._running = asyncio.create_task(self._run(recording), name="atomstream-recording")
-        await self._notify()
+        await self._notify_waiters()
 
     async def pause(self) -> None:
         """Leave frames out from now on."""
         recording = self._change("pause", RecorderState.PAUSED)
         recording.pause()
         recording.marks.add(Mark("Recording paused", "note"))
-        await self._notify()
+        await self._notify_waiters()
 
     async def go_on(self) -> None:
         """Record frames again."""
         recording = self._change("go on", RecorderState.RECORDING)
         recording.begin(recording.capture.dashcam.end)
         recording.marks.add(Mark("Recording goes on", "note"))
-        await self._notify()
+        await self._notify_waiters()
 
     async def stop(self) -> None:
         """End the recording; the state becomes idle when it is saved."""
         self._change("stop", RecorderState.FINISHING).stop()
-        await self._notify()
+        await self._notify_waiters()
 
     async def mark(self, label: str, kind: str = "", time_ms: float | None = None) -> Mark:
         """Set a mark, now or at a time in UTC ms. Before a recording it is kept for one that begins earlier.
@@ -185,7 +185,7 @@ class Recorder:
         else:
             self._check_open()
             self.early_marks.append(mark)
-        await self._notify()
+        await self._notify_waiters()
         return mark
 
     async def close(self) -> None:
@@ -213,7 +213,7 @@ class Recorder:
         recording = self.recording
         if not running.done() and recording is not None:
             missing = recording.frames - recording.saved_frames + recording.waiting_frames
-            self.tell(
+            self.notify(
                 f"{missing} frames at the end of {recording.request.name!r} could not be saved, because the disk "
                 "accepts no more: they are lost. All frames before them are saved."
             )
@@ -243,18 +243,20 @@ class Recorder:
             await recording.run()
         except (AtomstreamError, OSError) as error:
             recording.problem = str(error)
-            self.tell(f"The recording {recording.request.name!r} was ended: {error}")
+            self.notify(f"The recording {recording.request.name!r} was ended: {error}")
         except Exception as error:
             log.exception("The recording failed.")
             recording.problem = f"{type(error).__name__}: {error}"
-            self.tell(f"The recording {recording.request.name!r} was ended by an error: {recording.problem}")
+            self.notify(
+                f"The recording {recording.request.name!r} was ended by an error: {recording.problem}"
+            )
         finally:
             recording.stop()
             self.finished.append(recording)
             self.state = RecorderState.IDLE
         if recording.data_id:
             await self._write_entry(recording)
-        await self._notify()
+        await self._notify_waiters()
 
     def _note_begun(self) -> None:
         self._tasks.append(asyncio.create_task(self._add_entry()))
@@ -323,7 +325,7 @@ class Recorder:
         while True:
             with suppress(AtomstreamError, OSError):
                 await self._look()
-            await self._notify()
+            await self._notify_waiters()
             with suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_S):
                     await self._look_now.wait()
@@ -343,7 +345,9 @@ class Recorder:
         active = self.state in {RecorderState.RECORDING, RecorderState.PAUSED}
         if active and capture is not None and capture.state != "running":
             name = recording.request.name if recording else ""
-            self.tell(f"The recording {name!r} ends, because no more frames come. {capture.problem}".strip())
+            self.notify(
+                f"The recording {name!r} ends, because no more frames come. {capture.problem}".strip()
+            )
             await self.stop()
         elif active and self.space.is_short(max(stats["bytes_in_per_s"], rate or 0.0)):
             await self._disk_is_short()
@@ -355,16 +359,16 @@ class Recorder:
             capture is not None
             and space is not None
             and not space.by_limit
-            and capture.dashcam.give_up_disk()
+            and capture.dashcam.stop_using_disk()
         ):
-            self.tell("The disk is nearly full: the dashcam was emptied, so that the recording can go on.")
+            self.notify("The disk is nearly full: the dashcam was emptied, so that the recording can go on.")
             return
         what = (
             "the limit of the spool is reached"
             if space is not None and space.by_limit
             else "the disk is full"
         )
-        self.tell(
+        self.notify(
             f"The recording was stopped, because {what} ({self.settings.spool_dir}). All frames until now are saved. "
             "Free some space, or start the server so that recordings can be sent to it, and record again."
         )
@@ -391,17 +395,17 @@ class Recorder:
                 one.stats(stats["streams"])
         return stats
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Show a sentence to the users of the page and of the terminal."""
         self.messages.append((1000.0 * time.time(), text))
-        self._tell(text)
+        self._notify(text)
 
-    def tell_from_thread(self, text: str) -> None:
-        """Call :meth:`tell` from another thread."""
+    def notify_from_thread(self, text: str) -> None:
+        """Call :meth:`notify` from another thread."""
         with suppress(RuntimeError):  # after the end of the loop
-            self._loop.call_soon_threadsafe(self.tell, text)
+            self._loop.call_soon_threadsafe(self.notify, text)
 
-    async def _notify(self) -> None:
+    async def _notify_waiters(self) -> None:
         async with self.changed:
             self.changed.notify_all()
 

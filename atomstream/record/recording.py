@@ -38,7 +38,7 @@ ANNOTATION_RETRY_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class RecordingRequest:
-    """What a person gives to a recording; ``before_s`` seconds before the present moment belong to it."""
+    """The user's values for a recording; the frames of the last ``before_s`` seconds belong to it too."""
 
     name: str
     sample: str | None = None
@@ -85,7 +85,7 @@ class Recording:
         streamer: AsyncRHEEDStreamer,
         capture: Capture,
         request: RecordingRequest,
-        tell: Callable[[str], object],
+        notify: Callable[[str], object],
         fallback: Callable[[], Awaitable[AsyncRHEEDStreamer]],
         begun: Callable[[], object],
     ) -> None:
@@ -103,8 +103,8 @@ class Recording:
         self.last_ms: float | None = None
         self.problem = ""
         self.report: StreamReport | None = None
-        self.marks = MarkSender(self._send_mark, tell)
-        self._tell = tell
+        self.marks = MarkSender(self._send_mark, notify)
+        self._notify = notify
         self._spans: list[Span] = []
         self._stopped = self._abandoned = False
         self._saved = SavedTime()
@@ -188,7 +188,7 @@ class Recording:
         try:
             fps = await self._frame_rate()
             if fps is None:
-                self._tell("Nothing was recorded: no frame came.")
+                self._notify("Nothing was recorded: no frame came.")
                 return
             await self._create(fps)
             await self._feed()
@@ -208,7 +208,7 @@ class Recording:
         try:
             self.data_id = await self._initialize(fps)
         except (ServiceError, LinkError) as error:
-            self._tell(f"The recording is kept on this computer only: {error}")
+            self._notify(f"The recording is kept on this computer only: {error}")
             self.streamer = await self._fallback()
             self.data_id = await self._initialize(fps)
         self._begun()
@@ -288,11 +288,11 @@ class Recording:
             try:
                 return await asyncio.to_thread(dashcam.read, number)
             except (OSError, ValueError) as error:  # the dashcam has deleted them: the next read skips them
-                self._tell(f"Frames of the dashcam can't be read, and are missing: {error}")
+                self._notify(f"Frames of the dashcam can't be read, and are missing: {error}")
 
     def _note_skipped(self, skipped: int) -> None:
         if skipped:
-            self._tell(
+            self._notify(
                 f"{skipped} frames were not recorded: the disk or the computer was too slow, and they were "
                 "deleted from the dashcam before."
             )
@@ -310,7 +310,7 @@ class Recording:
             self.lost += 1
             self._left_out += 1
             if self._left_out == 1:
-                self._tell(f"A frame does not fit to the recording and is left out: {error}")
+                self._notify(f"A frame does not fit to the recording and is left out: {error}")
             return
         self.frames += 1
         self._saved.pushed(self.frames, time_ms)
@@ -355,7 +355,7 @@ class Recording:
                 return
             if not reported and time.monotonic() - began > SLOW_DISK_S:
                 reported = True
-                self._tell(
+                self._notify(
                     f"The end of {self.request.name!r} ({stats['chunks_in_memory_only']} chunks) is only in memory, "
                     "because the disk accepts no more. Free some space and keep the recorder running: it is saved then."
                 )

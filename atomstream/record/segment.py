@@ -16,7 +16,7 @@ from atomstream.system.own_files import create_plain
 
 SEGMENT_BYTES: Final = 32 << 20
 SEGMENT_S: Final = 1.0
-"""A segment ends when it is that large, or that long."""
+"""Largest size in bytes and largest duration in s of a segment."""
 
 LEVEL: Final = 1
 """zstd level. Frames are written once and mostly never read."""
@@ -96,7 +96,7 @@ class Segment:
         return len(data)
 
     def move_to_disk(self, path: Path, nbytes: int) -> None:
-        """Forget the frames in memory; the file ``path`` of ``nbytes`` bytes has them."""
+        """Release the frames in memory; they are in the file ``path`` of ``nbytes`` bytes."""
         self.raw, self._path, self.stored_bytes = None, path, nbytes
 
     def frames(self) -> Sequence[CameraFrame]:

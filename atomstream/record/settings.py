@@ -11,11 +11,11 @@ from atomstream.login import ServerLogin
 from atomstream.record.dashcam import DashcamLimits
 
 SPOOL_SHARE: Final = 0.9
-"""Share of the free disk space that recordings may use: recording is what this computer is for."""
+"""Share of the free disk space that recordings may use. It is large because such a computer is there to record."""
 
 DASHCAM_SHARE: Final = 0.25
 DASHCAM_BYTES: Final = 10 << 30
-"""The dashcam uses at most this share of the free disk space, and at most that many bytes."""
+"""The dashcam uses at most this share of the free disk space, and at most this number of bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def _camera(recorder: Recorder) -> dict[str, Any] | None:
 
 
 def _plan(plan: CapturePlan) -> dict[str, Any]:
-    """What was asked for, with the names of the page's request."""
+    """The capture plan, with the field names of the page's request."""
     settings, transforms = plan.settings, plan.transforms
     return {
         "source": plan.source,

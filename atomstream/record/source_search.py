@@ -55,7 +55,7 @@ def _take(line: bytes, found: list[FoundSource], not_searched: dict[str, str]) -
     try:
         answer = json.loads(line)
         kind, cameras, problem = answer["kind"], answer["found"], answer["problem"]
-    except (ValueError, KeyError, TypeError):  # drivers print what they like
+    except (ValueError, KeyError, TypeError):  # drivers may print anything
         return
     not_searched.pop(kind, None)
     if problem:
@@ -66,7 +66,9 @@ def _take(line: bytes, found: list[FoundSource], not_searched: dict[str, str]) -
 def main() -> None:
     """Search kind by kind, and print a line of JSON for each."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout is for the answers alone: drivers may print
+    os.dup2(
+        sys.stderr.fileno(), sys.stdout.fileno()
+    )  # stdout must contain the answers only, and drivers may print
     for kind in ADAPTERS:
         found, not_searched = list_cameras([kind])
         print(

@@ -18,7 +18,7 @@ class RecorderState(StrEnum):
     PAUSED = "paused"
     """There is a recording, and new frames do not belong to it."""
     FINISHING = "finishing"
-    """The recording has its last frame, and is being saved. Then comes IDLE."""
+    """The recording has its last frame, and is being saved. The next state is IDLE."""
 
 
 class NotPossibleError(AtomstreamError):

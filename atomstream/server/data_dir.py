@@ -118,7 +118,7 @@ def set_aside_foreign(data_dir: Path, note: Callable[[str, str], None]) -> None:
             os.rename(path, target)
         except OSError as error:
             raise ConfigError(f"{path} is not a file and can't be moved away: {error.strerror}.") from None
-        note(name, f"something else had its place, which was moved to {SET_ASIDE}/{target.name}")
+        note(name, f"something else had this name; it was moved to {SET_ASIDE}/{target.name}")
 
 
 @contextmanager

@@ -123,7 +123,8 @@ def _unpack(body: bytes) -> list[JournalEntry]:
 def _checked(
     kind: EntryKind, index: Any, digest: Any, reason: Any = "", detail: Any = MappingProxyType({})
 ) -> JournalEntry:
-    """The entry, if its values make sense: the checksum does not prove who wrote them. Raises ValueError, TypeError."""
+    """The entry, with its values checked: another program may have written it with a valid checksum. Raises ValueError,
+    TypeError."""
     if kind in _OF_STREAM:
         stored_integer(index, -1, -1)
     else:

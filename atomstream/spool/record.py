@@ -49,7 +49,7 @@ _FIXED = struct.Struct("<8sHHI")
 _CRC = struct.Struct("<I")
 _MAX_HEADER_BYTES: Final = 1 << 16
 _MAX_MS: Final = 1e15
-"""Of a stored time or clock offset, in ms; the server accepts no larger one."""
+"""Largest absolute value of a stored time or clock offset, in ms; the server accepts no larger one."""
 
 
 @dataclass(frozen=True, slots=True)

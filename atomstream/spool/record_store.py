@@ -30,7 +30,7 @@ from atomstream.system.files import FileSystem, temporary_path
 from atomstream.system.log_privacy import get_logger
 
 MAX_RECYCLED_FILES: Final = 2
-"""Two records may be uploaded before the next one is written."""
+"""Largest number of recycled files: two records may be uploaded before the next one is written."""
 
 _log = get_logger(__name__)
 

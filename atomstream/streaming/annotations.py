@@ -27,7 +27,8 @@ ATTEMPTS: Final = 4
 def new_mark(label: str, kind: str, time_ms_utc: float, value: float | None = None) -> dict[str, Json]:
     """Check the arguments of ``mark`` and make the event to send.
 
-    The event has its id and its time from here on, so that a repeated request adds no second event and no delay.
+    The id and the time of the event are set here, not by the server, so that a repeated request adds no second event
+    and a delayed one does not change the time.
 
     Raises:
         TypeError: an argument of the wrong type. ConfigError: an invalid argument.

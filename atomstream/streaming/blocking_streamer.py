@@ -321,11 +321,12 @@ if RHEEDStreamer.__doc__ and AsyncRHEEDStreamer.__doc__:
     RHEEDStreamer.__doc__ += "\n    Args:\n" + AsyncRHEEDStreamer.__doc__.partition("    Args:\n")[2]
 
 _open_streamers: set[RHEEDStreamer] = set()
-"""Streamers that were not closed. This reference keeps a streamer working when the user's last one is gone."""
+"""Streamers that were not closed. Without this reference, a streamer would be collected, and stop working, when the
+user's last reference ends."""
 
 
 def _close_all() -> None:
-    # All are started to close before the first is waited for, so that together they take no longer than one.
+    # Close all at the same time, so that together they take no longer than the slowest one.
     streamers = [
         streamer
         for streamer in _open_streamers

@@ -1,4 +1,4 @@
-"""Streams that begin while the server is unreachable: a local id now, a stream on the server when it is back.
+"""Streams that begin while the server is unreachable: they get a local id now, and are registered on the server later.
 
 ``initialize`` returns a local id if the server can't be reached. The spool keeps the frames and the arguments of
 ``initialize``. Each upload first registers the stream, so the uploader's repetitions, its pauses and its probes of the
@@ -41,7 +41,7 @@ T = TypeVar("T")
 LOCAL_PREFIX: Final = "local-"
 
 _GATEWAY_STATUS: Final = frozenset({502, 503, 504})
-"""A proxy answers so if the server behind it is not reachable."""
+"""HTTP statuses with which a proxy answers if the server behind it is not reachable."""
 
 
 class RunOnDisk(Protocol):
@@ -52,7 +52,8 @@ class RunOnDisk(Protocol):
 
 
 def server_is_away(error: ServiceError) -> bool:
-    """True if the server can't be reached now. A certificate or a proxy's login needs a person, so it is False."""
+    """True if the server can't be reached now and a retry may help. False for an invalid certificate or a proxy that
+    requires a login: a person must mend these."""
     if isinstance(error, ConnectionFailedError):
         return error.status is None and not isinstance(error, UntrustedServerError)
     return error.status in _GATEWAY_STATUS

@@ -294,7 +294,7 @@ class ServerReconciliation:
             return False
         log.log(
             logging.WARNING if self._missing else logging.INFO,
-            "Stream %s: %s Until it answers, %d chunks that an earlier process had only in memory count as pending.",
+            "Stream %s: %s Until the server answers, %d chunks of the earlier process stay pending.",
             self._stream.spec.data_id,
             error,
             len(self._missing),

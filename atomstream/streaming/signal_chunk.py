@@ -2,7 +2,7 @@
 
 The pipeline, its spool and its recovery handle chunks of frames. The text of a chunk of points becomes such a chunk: it
 is padded with blanks, which JSON allows at its end, to rows of ``ROW`` bytes, and each row is one "frame" (1, ROW). So
-signals have the same promises as frames, and compression, without a second kind of record. See
+signals have the same guarantees as frames (see docs/promises.md), and compression, without a second kind of record. See
 docs/decisions/0017-signals.md.
 """
 

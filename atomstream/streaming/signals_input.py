@@ -23,13 +23,13 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.signals")
 
 REMEMBERED: Final = 20_000
-"""Chunks of a stream whose index is compared here; a server compares all."""
+"""Number of last chunks of a stream whose index and content are compared here; the server compares all of them."""
 
 THREAD_POINTS: Final = 2000
-"""From so many points on the text of a chunk is written in a thread, because it takes milliseconds."""
+"""Fewest points of a chunk whose JSON text is written in a thread, because this takes milliseconds."""
 
 AHEAD_S: Final = 60.0
-"""Times that are this far after the server's clock, in s, are logged once."""
+"""A time later than the server's clock by more than this, in s, is logged once per stream."""
 
 
 @dataclass(slots=True)

@@ -149,7 +149,7 @@ log = get_logger("atomstream.forecast")
 CHECK_INTERVAL_S: Final = 2.0
 WARN_INTERVAL_S: Final = 30.0
 HORIZON_S: Final = 86_400.0
-"""Later events than that are not forecast."""
+"""Longest time ahead, in s, that is forecast."""
 
 _CONSEQUENCES: Final[dict[OnFull, str]] = {
     "wait": "push waits for room (on_full='wait')",

@@ -31,7 +31,8 @@ _EARLIEST_MS: Final = 631_152_000_000.0
 """The year 1990 in UTC milliseconds. An earlier capture time is allowed, but probably given in another unit."""
 
 MAX_INDEX_JUMP: Final = 100_000
-"""Chunks that may be left out at once, more than two days of 2 s chunks. Each is a line of the report."""
+"""Largest number of chunk indices that may be skipped at once: more than two days of 2 s chunks. Each skipped one
+becomes a line of the report."""
 
 
 def check_chunk(frames: Any, spec: StreamSpec) -> Frames:
@@ -168,7 +169,7 @@ def check_capture_ms(value: Any, name: str = "capture_start_ms_utc") -> float | 
 
 
 def warn_if_absurd(capture_ms: float, data_id: str, stacklevel: int) -> bool:
-    """Warn if a capture time in UTC ms is before 1990, as seconds are; returns whether it is.
+    """Warn if a capture time in UTC ms is before 1990 (probably it is in seconds); return True if it is.
 
     ``stacklevel`` 1 is the caller of this function.
     """
@@ -203,7 +204,8 @@ def check_meta(
 
 
 def check_frame_id(value: Any) -> int:
-    """Return the camera's counter of a frame, an integer of 64 bits. Signed: those from 2^63 on are -1, not known."""
+    """Return the camera's counter of a frame, an integer of 64 bits; -1 (not known) for counters that int64 can't
+    hold."""
     return known_id(integer_in_range("frame_id", value, -(2**63), 2**64 - 1))
 
 

@@ -2,7 +2,7 @@
 
 The spool, the archive, the logs and the key files share it, so the differences between Linux, macOS and Windows are
 in one place, and a test can pass a subclass: one that makes the n-th call fail, or one that records all calls so that
-a power cut can be simulated. All methods raise OSError; the callers make sentences for people of it.
+a power cut can be simulated. All methods raise OSError; the callers turn it into a message for the user.
 
 Files and folders are private, and links are not followed (:mod:`atomstream.system.own_files`).
 """
@@ -46,7 +46,7 @@ _WINDOWS: Final[bool] = os.name == "nt"
 _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 _RESERVE_FROM: Final = 256 << 10
-"""Bytes; blocks of smaller files are allocated as they are written."""
+"""Least size, in bytes, of files whose blocks are allocated in advance."""
 
 _FIRST_PAUSE_S: Final = 0.001
 _LONGEST_PAUSE_S: Final = 0.1
@@ -255,7 +255,7 @@ class FileSystem:
         over: Path | None = None,
         durable: bool = True,
     ) -> None:
-        """Put a file in place whole or not at all; with ``durable`` it survives a power cut once this returns.
+        """Replace a file atomically; with ``durable`` the new content survives a power cut once this returns.
 
         The content goes to a new file ``temporary`` (by default :func:`temporary_path`), or over the existing file
         ``over``; that is synced and renamed, then the folder is synced. Without ``durable`` the folder is not
@@ -290,7 +290,7 @@ class FileSystem:
 
 
 LOCAL: Final = FileSystem()
-"""The file system for callers that were given none."""
+"""The default file system."""
 
 
 def temporary_path(target: Path) -> Path:

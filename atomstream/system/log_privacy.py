@@ -83,7 +83,7 @@ _HINTS: Final = (
     ),
     *("atomstream_session", "://"),
 )
-"""What the rules look for. Most lines have none of it, and the rules would take ten times as long as this search."""
+"""Quick search for any text that a rule can match. Most lines have none, and the rules take ten times as long."""
 
 _known: dict[str, tuple[str, ...]] = {}
 _lock = threading.Lock()
@@ -151,7 +151,7 @@ _FILTER: Final = RedactingFilter()
 def get_logger(name: str) -> logging.Logger:
     """The logger of that name, with the filter."""
     logger = logging.getLogger(name)
-    logger.addFilter(_FILTER)  # a second time has no effect
+    logger.addFilter(_FILTER)  # adding the same filter again has no effect
     return logger
 
 

@@ -24,9 +24,9 @@ from atomstream.system.scheduling import STEP_BYTES, CoopYield
 _PAGE_BYTES: Final = 4096
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, from Linux 5.14 on; an older kernel returns an error
 MAPPED_BYTES: Final = 128 << 10
-"""Smaller buffers come from the C library: Linux allows a process 65530 memory maps."""
+"""Least size, in bytes, of a buffer with its own memory map. Linux allows a process 65530 maps only."""
 _HUGE_PAGES_FROM: Final = 4 << 20
-"""Bytes; numpy uses the same limit."""
+"""Least size, in bytes, of a buffer with huge pages; numpy uses the same limit."""
 
 
 def allocate(nbytes: int) -> npt.NDArray[np.uint8]:

@@ -168,7 +168,7 @@ def make_private(folder: Path, is_own: Callable[[str], bool] = lambda _name: Tru
 
 
 def exposure_of(folder: Path) -> str:
-    """What lets other users change the files in ``folder``, to be put after its name; empty if nothing does."""
+    """Why other users can change the files in ``folder``, as a clause to put after its name; empty if they can't."""
     if sys.platform == "win32":
         return ""
     found = folder.stat()

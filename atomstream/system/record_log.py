@@ -178,7 +178,7 @@ class RecordLog:
         return offset == size
 
     def _use_cached(self, cached: Record, size: int) -> int:
-        """Take over the cached positions if the last of them does hold a record; returns where to read on."""
+        """Use the cached positions if there is a record at the last one; returns where reading continues."""
         try:
             offsets, end = array("Q", cached["offsets"]), int(cached["end"])
             last = self._payload(offsets[-1]) if len(offsets) and offsets[-1] < end <= size else None

@@ -18,7 +18,7 @@ from atomstream.version import __version__
 
 HEADER: Final = "traceparent"
 MAX_OPEN: Final = 4096
-"""Spans that wait for their end; beyond that the oldest ones are ended."""
+"""Largest number of open spans; if there are more, the oldest ones are ended."""
 
 _API: Final = "opentelemetry.trace"
 _FORMAT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")

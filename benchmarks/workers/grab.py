@@ -56,7 +56,7 @@ def stream(job: dict[str, Any], name: str, prepare: Any, settings: CameraSetting
     calls: list[float] = []
     with (
         RHEEDStreamer("key", job["url"], None, job["spool"], spool_min_free_bytes=0) as streamer,
-        Grabber(open_camera(name), settings, tell=lambda text: None) as grabber,
+        Grabber(open_camera(name), settings, notify=lambda text: None) as grabber,
     ):
         prepare()
         feed = CameraFeed(grabber, Transforms(), max_seconds=job["seconds"])

@@ -103,7 +103,7 @@ def test_a_mark_before_a_found_end_cuts_there(growing: GrowthTracker) -> None:
     log = SegmentLog([])
     growing._end_segment(9.0, "growth_stopped")
     growing._end_segment(11.0, "growth_began")
-    for segment in growing.take_found():
+    for segment in growing.pop_found():
         log.add(segment, growing.trace)
     log.cut(7.0, "shutter", growing)
     assert [(one.start_s, one.end_s) for one in log.finished] == [(0.0, 7.0)]
@@ -115,7 +115,7 @@ def test_a_segment_of_no_length_only_changes_the_label(growing: GrowthTracker) -
     log = SegmentLog([])
     growing._end_segment(9.0, "growth_stopped")
     growing._end_segment(9.0, "rate_changed")
-    for segment in growing.take_found():
+    for segment in growing.pop_found():
         log.add(segment, growing.trace)
     assert [(one.start_s, one.end_s) for one in log.finished] == [(0.0, 9.0)]
     assert log.label == "the rate changed"

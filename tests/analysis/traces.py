@@ -54,7 +54,7 @@ def watch(
         tracker.feed(CorrectedTrace(t[part], y[part], flat, np.full(step, np.nan)))
         now = float(t[start + step - 1])
         result = tracker.update(now)
-        found += tracker.take_found()
+        found += tracker.pop_found()
         counted = tracker.oscillations_counted(now)
         looks.append(Look(now, result.rate, counted, float(layers[start + step - 1])))
     return looks, found, tracker

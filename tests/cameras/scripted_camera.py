@@ -76,7 +76,7 @@ def grab_all(
     """Grab until the script ends. Returns the frames, the grabber, and the messages."""
     messages: list[str] = []
     clock = clock or Clock()
-    grabber = Grabber(camera, tell=messages.append, retry_s=0.0, clock=clock, utc_s=clock)
+    grabber = Grabber(camera, notify=messages.append, retry_s=0.0, clock=clock, utc_s=clock)
     camera.at_end = grabber.stop
     with grabber:
         return list(grabber.frames()), grabber, messages

@@ -24,7 +24,7 @@ def test_a_recording_is_played_once(name: str) -> None:
     """All frames, in order, in real time, and then the end: no error, and no search for a lost camera."""
     messages: list[str] = []
     for _ in range(2):  # opened again, it begins again
-        with Grabber(open_camera(name), CameraSettings(fps=2000.0), tell=messages.append) as grabber:
+        with Grabber(open_camera(name), CameraSettings(fps=2000.0), notify=messages.append) as grabber:
             frames = list(grabber.frames())
         assert np.array_equal(np.stack([one.pixels for one in frames]), FRAMES)
         assert [one.frame_id for one in frames] == list(range(40))
@@ -35,7 +35,7 @@ def test_a_recording_is_played_once(name: str) -> None:
 
 def test_a_feed_of_it_ends(name: str) -> None:
     """A stream of it ends with its last frame."""
-    with Grabber(open_camera(name), CameraSettings(fps=2000.0), tell=lambda _: None) as grabber:
+    with Grabber(open_camera(name), CameraSettings(fps=2000.0), notify=lambda _: None) as grabber:
         feed, received = CameraFeed(grabber), list[int]()
         feed.connect(lambda one: received.append(one.frame_id or 0))
         feed.start()

@@ -26,7 +26,10 @@ def test_pylon_buffers_that_fail() -> None:
     lost.
     """
     messages: list[str] = []
-    with basler() as emulator, Grabber(emulator.camera(), emulator.settings, tell=messages.append) as grabber:
+    with (
+        basler() as emulator,
+        Grabber(emulator.camera(), emulator.settings, notify=messages.append) as grabber,
+    ):
         first = take(grabber, 3)[-1]
         camera: Any = grabber._camera
         camera._camera.ForceFailedBufferCount.Value = 2
@@ -56,7 +59,7 @@ def test_gige_packets_that_are_lost() -> None:
     messages: list[str] = []
     with (
         gige_camera("-r", "3"),
-        Grabber(open_camera("aravis:127.0.0.1"), CameraSettings(fps=50.0), tell=messages.append) as grabber,
+        Grabber(open_camera("aravis:127.0.0.1"), CameraSettings(fps=50.0), notify=messages.append) as grabber,
     ):
         frames = take(grabber, 20)
         while not grabber.counts.incomplete:
@@ -80,7 +83,7 @@ def test_a_gige_camera_that_is_unplugged_and_back() -> None:
         Grabber(
             open_camera("aravis:127.0.0.1"),
             CameraSettings(fps=100.0),
-            tell=messages.append,
+            notify=messages.append,
             retry_s=0.1,
             silent_s=1.0,
         ) as grabber,
@@ -105,12 +108,12 @@ def test_an_ioc_that_stops_and_starts_again() -> None:
     messages: list[str] = []
     lost = threading.Event()
 
-    def tell(text: str) -> None:
+    def notify(text: str) -> None:
         messages.append(text)
         if "is lost" in text:
             lost.set()
 
-    with ioc() as served, Grabber(open_camera("epics:RHEED:Image"), tell=tell, retry_s=0.05) as grabber:
+    with ioc() as served, Grabber(open_camera("epics:RHEED:Image"), notify=notify, retry_s=0.05) as grabber:
         before = take(grabber, 5)
         served.unplug()
         restart = threading.Thread(target=lambda: (lost.wait(), served.listen()))
@@ -147,7 +150,7 @@ def test_a_sequence_that_ends() -> None:
     messages: list[str] = []
     with (
         micromanager() as emulator,
-        Grabber(emulator.camera(), emulator.settings, tell=messages.append, retry_s=0.0) as grabber,
+        Grabber(emulator.camera(), emulator.settings, notify=messages.append, retry_s=0.0) as grabber,
     ):
         before = take(grabber, 2)[-1]
         cast("Any", grabber._camera)._core.stopSequenceAcquisition()

@@ -154,7 +154,7 @@ def test_frames_are_copied_before_their_buffer_is_used_again(system: FakeSystem)
         exposure_ms=2.0, gain=6.0, fps=100.0, roi=Region(4, 2, 16, 8), pixel_format="Mono8"
     )
     messages: list[str] = []
-    with Grabber(open_camera("vimba:DEV_1AB22C000001"), settings, tell=messages.append) as grabber:
+    with Grabber(open_camera("vimba:DEV_1AB22C000001"), settings, notify=messages.append) as grabber:
         frames = [frame for _, frame in zip(range(11), grabber.frames(), strict=False)]
         info = grabber.info
     assert [int(frame.pixels.max()) for frame in frames] == [0, 1, 2, *range(4, 12)]

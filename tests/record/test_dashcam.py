@@ -177,11 +177,11 @@ def test_it_gives_its_disk_to_a_recording(tmp_path: Path) -> None:
         for k in range(60):
             camera.add(frame(k))
         on_disk(camera)
-        assert camera.give_up_disk()
+        assert camera.stop_using_disk()
         assert list(tmp_path.rglob("*.zst")) == []
         for k in range(60, 120):
             camera.add(frame(k))
-        assert not camera.give_up_disk()
+        assert not camera.stop_using_disk()
         assert read_all(camera)[0][-1].frame_id == 119
 
 
@@ -192,8 +192,8 @@ def test_frames_to_be_read_stay_when_it_gives_up_its_disk(tmp_path: Path) -> Non
             camera.add(frame(k))
         on_disk(camera)
         camera.need(25)
-        assert camera.give_up_disk()
-        assert not camera.give_up_disk()
+        assert camera.stop_using_disk()
+        assert not camera.stop_using_disk()
         camera.add(frame(60))
         found, skipped = read_all(camera, 25)
         assert ([one.frame_id for one in found], skipped) == (list(range(25, 61)), 0)

@@ -1,4 +1,4 @@
-"""Ending work in a thread whose result nobody waits for: a thread can't be cancelled, so the work checks a flag itself.
+"""Cancellation of work in a thread. A thread can't be cancelled from outside, so the work checks a flag itself.
 
 :func:`abandonable` runs a call together with an event; the call's loops over files call :func:`check_wanted`, which
 raises once the event is set.

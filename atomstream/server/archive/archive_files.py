@@ -21,7 +21,8 @@ from atomstream.system.files import LOCAL, FileSystem
 _TEMPORARY: Final = re.compile(r"[0-9a-f]{32}\.part")
 
 SET_ASIDE: Final = "damaged"
-"""The folder for what is in the way of an archive's own file or folder: a folder where a file belongs, for example."""
+"""The folder to which files and folders are moved that occupy the path of an archive's own file: for example a folder
+where a file belongs."""
 
 
 class ArchiveDeletedError(StreamError):
@@ -39,14 +40,14 @@ class ArchiveFiles:
         self._incoming = incoming
         self._checked = False
         self.deleted = False
-        """True once the stream was deleted: nothing may be written any more, which would make its folder again."""
+        """True once the stream was deleted. Then nothing may be written, because this would create its folder again."""
 
     def note_damage(self, path: Path, what: str) -> None:
         """Note that a file of the archive is damaged; ``what`` is the consequence, without the name."""
         self.damage.add(self._name(path), what)
 
     def note_mended(self, path: Path) -> None:
-        """Forget the note about a file that was replaced by a whole one."""
+        """Remove the note about a file that was replaced by an undamaged one."""
         self.damage.remove(self._name(path))
 
     def _name(self, path: Path) -> str:
@@ -80,7 +81,7 @@ class ArchiveFiles:
         while (target := folder / f"{name}-{number}").exists():
             number += 1
         self.file_system.rename(path, target)
-        self.note_damage(path, f"something else had its place, which was moved to {SET_ASIDE}/{target.name}")
+        self.note_damage(path, f"something else had this name; it was moved to {SET_ASIDE}/{target.name}")
 
     def temporary_path(self) -> Path:
         """A new file name in ``incoming/``; makes the folder where it is missing."""
@@ -102,7 +103,7 @@ class ArchiveFiles:
             return
         for path in self._incoming.iterdir():
             if _TEMPORARY.fullmatch(path.name):
-                with suppress(OSError):  # harmless where it stays
+                with suppress(OSError):  # a file that stays is harmless
                     self.file_system.unlink(path)
 
     def write_atomic(self, target: Path, data: bytes, *, durable: bool = False) -> None:

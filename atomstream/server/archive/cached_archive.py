@@ -1,4 +1,5 @@
-"""The archive of a stream whose truth is in a store that several servers share; its folder here is a cache.
+"""The archive of a stream in a store that several servers share: the store is authoritative, the local folder is a
+cache.
 
 A chunk is stored in the store first, created once, and then in the folder: so whichever server receives a chunk, one
 of them stores it, and the same chunk with other frames is refused by each. The folder may be removed at any moment
@@ -47,7 +48,7 @@ from atomstream.system.files import LOCAL, FileSystem
 
 _READERS: Final = 8
 _AT_ONCE: Final = 64
-"""Chunks whose times are requested before the first of them is used."""
+"""Number of chunks whose times are requested at the same time."""
 
 
 class _SharedIndex(ChunkIndex):
@@ -64,7 +65,8 @@ class _SharedIndex(ChunkIndex):
         return recorded if described in (None, recorded) else None
 
     def _extrapolated_origin(self, chunks: Stamps) -> float:
-        """The zero of time in the stream's description: each server begins with another chunk."""
+        """The origin of time in the stream's description. It is not computed, because each server receives another
+        chunk first."""
         described = origin_in(self._archive.description)
         return super()._extrapolated_origin(chunks) if described is None else described
 
@@ -105,7 +107,7 @@ class _SharedIndex(ChunkIndex):
 
 
 class CachedArchive(StreamArchive):
-    """A :class:`StreamArchive` of which ``shared`` has the truth; made by :meth:`create_shared` or :meth:`open_shared`.
+    """A :class:`StreamArchive` that is a cache of ``shared``; made by :meth:`create_shared` or :meth:`open_shared`.
 
     Methods that change it may raise StoreUnavailableError: the same call may succeed later.
 
@@ -266,7 +268,7 @@ class CachedArchive(StreamArchive):
         return found
 
     def mark_lost(self, indices: IndexSet) -> None:
-        """As in the base class, beside those that were listed by way of other servers."""
+        """As in the base class; indices that other servers have listed are kept."""
         self.refresh_about()
         super().mark_lost(indices)
 
@@ -274,7 +276,7 @@ class CachedArchive(StreamArchive):
 
     def _share(self, claims: UploadClaims, body: Path) -> bool:
         if self._about.get("geometry") is None or origin_in(self._about) is None:
-            origin_ms = self._index.origin_ms  # None but for streams of earlier versions
+            origin_ms = self._index.origin_ms  # only streams of earlier versions have one
             if origin_ms is None:
                 first = (claims.index, claims.chunk_size, claims.start_unix_ms, claims.fps)
                 origin_ms = extrapolated_origin(*first)
@@ -360,11 +362,11 @@ class CachedArchive(StreamArchive):
 
     @property
     def has_followed(self) -> bool:
-        """Whether :meth:`take_followed` has any."""
+        """Whether :meth:`pop_followed` has any."""
         return bool(self._followed)
 
-    def take_followed(self) -> IndexSet:
-        """The chunks that :meth:`follow` has added since the last call of this method. Each chunk is returned once.
+    def pop_followed(self) -> IndexSet:
+        """Remove and return the chunks that :meth:`follow` has added since the last call of this method.
 
         Copies to the store, requests and the end of a stream follow it, too.
         """
@@ -383,7 +385,8 @@ class CachedArchive(StreamArchive):
     # -- thinned by another server -----------------------------------------------------------------------
 
     def is_analysed_again(self) -> bool:
-        """As in the base class, if this process analyses; and by whichever process has noted it in the store."""
+        """As in the base class; if another process analyses the stream, what that process has noted in the store
+        counts."""
         if self._copies and super().is_analysed_again():
             return True
         with suppress(ObjectMissingError):
@@ -392,11 +395,11 @@ class CachedArchive(StreamArchive):
         return False
 
     def _was_thinned(self, before: Any) -> bool:
-        """Whether frames were removed since the description had ``before`` about that."""
+        """True if frames were removed since the description stated ``before`` about the thinning."""
         return is_planned(self._about) and self._about[ABOUT_KEY] != before
 
     def _drop_thinned(self) -> None:
-        """Take over which frames are left, and remove the shards of the folder: they have all frames."""
+        """Copy from the store which frames are left, and remove the folder's shards, which still contain all frames."""
         self._take_kept()
         for shard in self._index.group.shards.glob("*/0/0"):
             self._file_system.unlink(shard)
@@ -445,13 +448,13 @@ class CachedArchive(StreamArchive):
         self.may_replace()
 
     def delete(self, target: Path) -> None:
-        """As in the base class; first in the store, where the description goes first."""
+        """As in the base class, but first in the store, where the description is removed before the other objects."""
         self.shared.delete()
         super().delete(target)
 
 
 def _thinning_in(folder: Path) -> Any:
-    """What the description in a folder has about a thinning; None if it can't be read."""
+    """The entry about thinning in a folder's description; None if it can't be read."""
     try:
         return read_about_file(folder).get(ABOUT_KEY)
     except StreamError:

@@ -90,7 +90,7 @@ log = get_logger(__name__)
 Stamps: TypeAlias = Mapping[int, ChunkTimes | None]
 
 SYNC_PERIOD_S: Final = 0.5
-"""Least time between two syncs of the columns and writes of their documents; chunks may arrive ten times a
+"""Least time, in s, between two syncs of the columns and writes of their documents; chunks may arrive ten times a
 second. After a power cut, the timestamps of what was not synced are read from the shards again."""
 
 _HEALED_AT_ONCE: Final = 512
@@ -99,7 +99,7 @@ _TRIED: Final = 4
 """Shards that are read to find out which of two geometries is right."""
 
 NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, *DISK_FULL_ERRNOS})
-"""Errors that are not those of a file: the process can't open any more, or the disk is full."""
+"""Error numbers that do not mean a damaged file: the process can't open more files, or the disk is full."""
 
 
 class ChunkIndex:
@@ -192,7 +192,7 @@ class ChunkIndex:
             return size * (len(self._stored) - len(self._partial)) + sum(self._partial.values())
 
     def chunks(self) -> dict[int, int]:
-        """Index -> number of frames, of each stored chunk. Large for long streams: do not call it on the event loop."""
+        """Number of frames of each stored chunk, by index. Large for long streams: do not call it on the event loop."""
         with self._state_lock:
             return {index: self._size(index) for index in self._stored}
 
@@ -207,7 +207,8 @@ class ChunkIndex:
         return self._partial.get(index, self.geometry.chunk_size)
 
     def frame_runs(self) -> FrameRuns:
-        """Which frames are stored. Costs what ranges and short chunks cost: not for the event loop."""
+        """Which frames are stored. The cost grows with the number of ranges and short chunks: do not call it on the
+        event loop."""
         with self._state_lock:
             stored, partial = self._stored.copy(), dict(self._partial)
         return FrameRuns.of_chunks(stored, self.geometry.chunk_size if self.geometry else 1, partial)
@@ -356,7 +357,7 @@ class ChunkIndex:
         """Write columns, then the index, then the documents; one call at a time, for all waiting commits."""
         self._write_columns(dict(entries))
         if any(index in self._stored and index not in self._unsynced for index, _ in entries):
-            self._synced_at = -math.inf  # stored again: the note that it is synced no longer holds
+            self._synced_at = -math.inf  # stored again: its columns do not count as synced any more
         self._unsynced.update(index for index, _ in entries)
         self._add_sizes({index: stamps.dims[0] for index, stamps in entries})
         for index, _ in entries:

@@ -26,7 +26,7 @@ from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.system.own_files import open_file, read_plain
 
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO})
-"""Errors of a missing file, or of something else in its place."""
+"""Error numbers of a missing file, or of a folder or link with its name."""
 
 COLUMN_CHUNK: Final = 16_384
 """Values in a file: 128 KiB of float64, and 264 files for 10 h at 120 frames a second."""
@@ -163,7 +163,7 @@ class Column:
     def read_at(self, places: npt.NDArray[np.int64]) -> Values:
         """The values at these ascending ``places``, the fill value where nothing was written.
 
-        Costs what the files that have these places cost, however far apart they are.
+        Only the files with these places are read, however far apart they are.
 
         Raises:
             OSError: from the disk.

@@ -16,12 +16,14 @@ from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 
 ANALYSIS: Final = "analysis"
 POSITION: Final = f"{ANALYSIS}/position"
-"""How far the other files of the folder are. It is the first one to be read and the last one to be written."""
+"""Name of the position file: it states up to which record the other files of the folder are complete. A reader reads it
+first, and the writer writes it last."""
 _RECORDS: Final = f"{ANALYSIS}/results.log"
 _CHECKPOINT: Final = f"{ANALYSIS}/checkpoint"
-"""What the records amount to, up to some number: not newer than they are."""
+"""Name of the checkpoint: the state that follows from the records up to some number. It is never newer than the
+records."""
 _OF_A_RUN: Final = (RUNNING, f"{ANALYSIS}/state")
-"""Files of an analysis that runs: another server begins its own."""
+"""Files of a running analysis. They are not copied, because another server begins an analysis of its own."""
 
 
 class CopiedFiles:
@@ -60,7 +62,7 @@ class CopiedFiles:
         return [*self._in(f"{kept}/c"), f"{kept}/{DOCUMENT}", GROUP]
 
     def results(self) -> Iterator[str]:
-        """The files of the analysis, but for those of one that runs; each one after those that it refers to."""
+        """The files of the analysis, except those of a running one; each file after those that it refers to."""
         for name in (*reversed(in_order(self._in(ANALYSIS))), POSITION):
             if name not in _OF_A_RUN and ".damaged-" not in name:
                 yield name
@@ -80,7 +82,7 @@ class CopiedFiles:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The files of an analysis but for the position, each one before those that may not be older than it."""
+    """The files of an analysis except the position, each one before those that may not be older than it."""
     first = [_CHECKPOINT, _RECORDS]
     others = sorted(set(names) - {*first, POSITION})
     return [*first, *others]

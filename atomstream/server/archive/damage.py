@@ -1,4 +1,4 @@
-"""What is damaged in the files of a server: logged once, and listed for the pages as long as it lasts.
+"""Damaged files of a server: each is logged once, and listed on the pages until it is repaired.
 
 A note has the file, as a path inside the stream's folder, and a sentence for people. The notes of the data folder's
 files beside the streams are listed under the name ``""``.
@@ -20,7 +20,7 @@ MAX_STREAMS: Final = 10_000
 
 
 class DamageNote(NamedTuple):
-    """A damaged file, and what that means."""
+    """A damaged file, and the consequence in a sentence."""
 
     file: str
     what: str
@@ -54,7 +54,7 @@ class DamageLog:
         log.warning("%s%s: %s", where, file, what)
 
     def remove(self, name: str, file: str) -> None:
-        """Forget a note: the file was replaced by a whole one."""
+        """Remove the note about a file that was replaced by an undamaged one."""
         with self._lock:
             notes = self._notes.get(name)
             if notes is not None and notes.pop(file, None) is not None and not notes:
@@ -88,7 +88,7 @@ class StreamDamage:
         self._log.add(self.name, file, what)
 
     def remove(self, file: str) -> None:
-        """Forget a note."""
+        """Remove the note about ``file``."""
         self._log.remove(self.name, file)
 
     def notes(self) -> list[DamageNote]:

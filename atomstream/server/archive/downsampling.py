@@ -91,10 +91,10 @@ FINE = 64
 """Values in a cached bucket. A range that needs smaller buckets is short, and its values are read."""
 
 KEPT_FILES = 8192
-"""Most files whose buckets are cached: 8 kB each, 10 h of 30 columns."""
+"""Largest number of files whose buckets are cached: 8 kB each, enough for 10 h of 30 columns."""
 
 SETTLED_NS = 1_000_000_000
-"""Nanoseconds since a file's last change; before that its buckets are not cached."""
+"""Least time since a file's last change, in ns, for its buckets to be cached."""
 
 
 class ColumnReader:
@@ -124,7 +124,7 @@ class ColumnReader:
         return out
 
     def values_at(self, column: Path, frames: Numbers) -> F64:
-        """The values at these ascending frame numbers. Costs what the files that have them cost."""
+        """The values at these ascending frame numbers. Only the files that have them are read."""
         out, numbers = np.full(len(frames), np.nan), frames // COLUMN_CHUNK
         dtype = column_dtype(column)
         bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(frames)]

@@ -35,7 +35,7 @@ class NamedId(msgspec.Struct, frozen=True):
 
 
 class Thinning(msgspec.Struct, frozen=True, kw_only=True):
-    """What was removed from a stream, in its description.
+    """Record of a thinning in a stream's description.
 
     One frame in ``every`` was kept, and those within ``around_s`` seconds of an event; with 0 none at all. ``since`` is
     the UTC time of the last thinning (ISO 8601). Until ``complete``, frames that are to be removed may still be there.
@@ -129,7 +129,7 @@ def write_about(about: StreamMetadata) -> dict[str, Any]:
 
 ABOUT: Final = "stream.json"
 RUNNING: Final = "analysis/running"
-"""The file of a stream that is there while an analysis runs."""
+"""A file in a stream's folder that exists while an analysis runs."""
 
 
 def is_stream_id(name: str) -> bool:
@@ -169,7 +169,7 @@ def plain(value: Any) -> Any:
 
 
 def lost_in(about: Mapping[str, Any]) -> IndexSet:
-    """The lost indices that a description lists; what somebody's editor made invalid is ignored."""
+    """The lost indices that a description lists. Invalid text, for example after an edit by hand, is ignored."""
     return IndexSet.parse_lenient(str(about.get("lost") or ""), max_index=MAX_CHUNK_INDEX)
 
 

@@ -21,7 +21,7 @@ from atomstream.server.ports.store import ObjectExistsError, ObjectMissingError,
 from atomstream.system.own_files import read_plain
 
 _ROUNDS: Final = 20
-"""So often another server may be faster before a copy is given to the next call."""
+"""Number of attempts in one call: each fails if another server has written a newer version meanwhile."""
 
 
 GROUP: Final = f"frames.zarr/{DOCUMENT}"
@@ -92,7 +92,7 @@ class Mirror:
         )
 
     def _forget(self, name: str, before: str | None) -> None:
-        """The version that was read is not replaced: the next copy finds it again."""
+        """Discard the version that was read, after it could not be replaced: the next copy reads it again."""
         self._etags.pop(name, None)
         if before is not None:
             self._etags[name] = before

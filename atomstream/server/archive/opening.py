@@ -23,7 +23,7 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 
 CHECKED_SHARDS: Final = 20_000
-"""So many of a stream's newest chunks are looked at when it is opened, which takes about 0.1 s."""
+"""Number of a stream's newest chunks whose files are checked when it is opened; this takes about 0.1 s."""
 
 
 def open_checked(
@@ -97,7 +97,8 @@ def _note_bad_shards(archive: StreamArchive) -> None:
 
 
 def _note_set_aside(archive: StreamArchive) -> None:
-    """Damaged files that were moved or copied away at an earlier start stay listed for as long as they exist."""
+    """Note damaged files that were moved or copied away at an earlier start; they are listed for as long as they
+    exist."""
     places = (*archive.folder.glob(f"{SET_ASIDE}/*"), *archive.folder.glob("analysis/*.damaged-*"))
     for path in sorted(places):
         archive.files.note_damage(path, "a damaged file was kept here; remove it when it is not needed")

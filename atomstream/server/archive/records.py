@@ -100,10 +100,9 @@ class ChunkTimes:
 class CommitResult:
     """A chunk that is durable and readable; ``repeated`` if an equal one was stored before.
 
-    ``known``: that one was in the index already. One that is repeated and not known comes from an earlier attempt that
-    failed after storing the shard, or by way of another server: it is new to the analysis here.
-    ``nbytes`` and ``crc32c`` are those of the received body; ``stamps`` are the stored ones, for a repeat those of
-    the first upload.
+    ``known``: the earlier one was in the index already. A chunk that is repeated and not known was stored by an earlier
+    attempt that failed after that, or by another server: it is new to the analysis here. ``nbytes`` and ``crc32c`` are
+    those of the received body; ``stamps`` are the stored ones, for a repeat those of the first upload.
     """
 
     index: int

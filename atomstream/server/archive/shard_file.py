@@ -131,7 +131,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def seal(body: Path, claims: UploadClaims, crc32c: int, file_system: FileSystem = LOCAL) -> None:
-    """Turn a checked body into a stored shard, in position, durably."""
+    """Turn the file of a checked body into a stored shard, in place and durably."""
     n, slots = claims.dims[0], claims.chunk_size
     with open_file(body, "rb") as file:
         nbytes = file.seek(0, os.SEEK_END)

@@ -32,7 +32,7 @@ from atomstream.shard import ABSENT, Fetch, ShardLayout, index_nbytes
 STREAMS: Final = "streams"
 _SHARDS: Final = "frames.zarr/frames/c/"
 _HEAD_NBYTES: Final = 64 << 10
-"""The first bytes of a shard, which have the data of each frame, are fetched in one request of so many bytes."""
+"""Size, in bytes, of the request for the start of a shard, which has the data per frame."""
 _FIRST_COUNTS: Final = ("geometry",)
 """Fields of a description that are set once: another value is refused."""
 _FIRST_STAYS: Final = (ORIGIN,)
@@ -41,7 +41,8 @@ _FIRST_STAYS: Final = (ORIGIN,)
 
 @dataclass(slots=True)
 class Listing:
-    """What a stream has in the store: the indices of its chunks and their bytes, the names of its other objects."""
+    """Objects of a stream in the store: the indices of its chunks, their total bytes, and the names of the other
+    objects."""
 
     chunks: IndexSet = field(default_factory=IndexSet)
     chunk_nbytes: int = 0
@@ -88,10 +89,10 @@ class SharedStream:
     def change_about(self, before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         """Apply those of ``changes`` that differ from ``before``, the description as it was read; returns the new one.
 
-        Other fields keep the values that other servers gave them meanwhile, and so does the zero of time.
+        Other fields, and the origin of time, keep the values that other servers have set meanwhile.
 
         Raises:
-            ConflictError: another server has set the geometry, to another one.
+            ConflictError: another server has set a different geometry.
             ObjectMissingError: the stream was deleted. StreamError: its description is damaged.
         """
         wanted = {name: value for name, value in changes.items() if before.get(name) != value}
@@ -135,7 +136,7 @@ class SharedStream:
         return True
 
     def replace_chunk(self, index: int, shard: bytes, etag: str | None = None) -> None:
-        """Store a shard in the place of the present one, or of that with this etag.
+        """Replace the present shard, or the one with this etag.
 
         Raises:
             StaleObjectError: it was replaced meanwhile. ObjectMissingError: there is none.

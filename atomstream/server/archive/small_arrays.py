@@ -1,6 +1,6 @@
 """Small arrays of a stream's Zarr group that are replaced as a whole: marks, segments, regions, calibration.
 
-They copy what the server has in its own records, so that a copied archive is complete in itself. They are written
+They duplicate records of the server, so that a copy of the archive is complete without them. They are written
 beside the commits of chunks, never by them. Numbers are float64, texts are Zarr's variable-length strings.
 
 Each file has ``ROWS`` values, so a reader that has an older length still finds a file of the right size. An array that

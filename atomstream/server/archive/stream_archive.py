@@ -64,7 +64,7 @@ __all__ = ["ChunkTimes", "CommitResult", "StreamArchive", "UploadClaims"]
 log = get_logger(__name__)
 Observe: TypeAlias = Callable[[int, int, Frame], None]
 COSMETIC_PERIOD_S: Final = 0.5
-"""Least time between two writes of the group's documents for changed attributes alone."""
+"""Least time, in s, between two writes of the group's documents if only attributes have changed."""
 MAX_LOST_RANGES: Final = 10_000
 """Most ranges of lost chunks: each description of the stream lists them."""
 MAX_ATTRIBUTE_CHARS: Final = 64_000
@@ -140,7 +140,7 @@ class StreamArchive:
     ) -> StreamArchive:
         """Open an archive and complete what a crash interrupted; every chunk that was answered with 200 is there.
 
-        Files that are damaged, but for ``stream.json``, are made again or count as missing; ``damage`` notes them.
+        Damaged files, except ``stream.json``, are made again or count as missing; ``damage`` notes them.
 
         Raises:
             StreamError: ``stream.json`` is missing or damaged. OSError: from the disk.
@@ -213,7 +213,7 @@ class StreamArchive:
         again for the same frames. An exception from it ends the commit, and nothing is stored.
 
         Raises:
-            ShardError: the bytes are no valid shard of the claims's shape (400).
+            ShardError: the bytes are no valid shard of the claimed shape (400).
             ConflictError: other frames are stored under the index, or the geometry differs (409).
             OSError: from the disk; the same upload may be repeated.
         """
@@ -267,7 +267,7 @@ class StreamArchive:
         self._index.note_unreadable(index, why)
 
     def stored(self) -> IndexSet:
-        """The indices of the chunks stored; a copy, which costs what its ranges cost."""
+        """The indices of the stored chunks, as a copy; its cost is proportional to the number of ranges."""
         return self._index.stored()
 
     def frames_stored(self) -> int:
@@ -275,11 +275,11 @@ class StreamArchive:
         return self._index.frames_stored()
 
     def chunks(self) -> dict[int, int]:
-        """Index -> number of frames, of each chunk stored. As long as the stream: not for the event loop."""
+        """Number of frames of each stored chunk, by index. Large for long streams: do not call it on the event loop."""
         return self._index.chunks()
 
     def frame_runs(self) -> FrameRuns:
-        """Which frames are stored: the range of frame numbers may be far longer. Not for the event loop."""
+        """Which frames are stored. Do not call it on the event loop."""
         return self._index.frame_runs()
 
     def n_frames(self) -> int:
@@ -340,7 +340,7 @@ class StreamArchive:
 
     def finish(self) -> None:
         """Make all documents and columns durable. Late chunks may still be committed afterwards."""
-        self._small.sync()  # not below: who writes small arrays takes its own lock first, then this one
+        self._small.sync()  # before the lock below: other code acquires the small arrays' lock first, then that one
         with self._index.writing:
             self.files.check_not_deleted()
             self.flush_metadata()

@@ -32,7 +32,7 @@ ABOUT_KEY: Final = "thinning"
 """The field of the description, and the group's attribute."""
 _ABOUT: Final = {"long_name": "1: the frame is stored; 0: it was removed, or never stored"}
 _REACH: Final = 1 << 17
-"""Most frames that are looked at on each side for one that was kept."""
+"""Largest number of frames on each side in which :meth:`ThinnedFrames.nearest` searches a kept one."""
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 

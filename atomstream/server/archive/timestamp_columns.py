@@ -119,7 +119,7 @@ def recorded_origin(group: ZarrGroup) -> float | None:
 
 
 def drop_invalid(group: ZarrGroup) -> list[str]:
-    """Forget the columns whose documents describe something else than these columns; returns their names."""
+    """Drop the documents that do not describe these columns; returns the columns' names."""
     wrong = [
         spec.name
         for spec in _SPECS

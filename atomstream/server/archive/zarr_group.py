@@ -97,7 +97,7 @@ class ZarrGroup:
             self._on_disk[name] = raw
 
     def drop(self, name: str) -> None:
-        """Forget the document of an array, so that a new one is written; its files stay."""
+        """Drop the loaded document of an array, so that a new one is written; its files stay."""
         self.documents.pop(name, None)
         self._columns.pop(name, None)
         self._on_disk.pop(name, None)

@@ -165,7 +165,7 @@ class StoreSync:
         elif not archive.has_followed:
             return
         about = await self._streams.current(data_id)
-        indices = archive.take_followed()
+        indices = archive.pop_followed()
         if indices or about.status != before:
             await self._signals.followed.send(Followed(data_id, tuple(indices), about.status))
         if indices:

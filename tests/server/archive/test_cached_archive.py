@@ -249,9 +249,9 @@ def test_chunks_of_other_servers_are_reported_once_whoever_found_them(server: Se
     a.follow(all_chunks=True)
     commit(b, 2)
     a.finish()
-    assert a.take_followed() == _indices("1-3")
+    assert a.pop_followed() == _indices("1-3")
     assert not a.has_followed
-    assert a.take_followed() == IndexSet()
+    assert a.pop_followed() == IndexSet()
 
 
 def test_of_many_servers_one_stores_a_chunk(store: Store, tmp_path: Path) -> None:
