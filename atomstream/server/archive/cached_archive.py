@@ -12,18 +12,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import msgspec
 
 from atomstream.errors import ShardError, StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveDeletedError
-from atomstream.server.archive.chunk_index import ChunkIndex, Stamps, extrapolated_origin
+from atomstream.server.archive.chunk_index import ChunkIndex, extrapolated_origin
 from atomstream.server.archive.copied_files import ANALYSIS, POSITION, CopiedFiles, in_order
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.metadata import (
@@ -36,8 +34,9 @@ from atomstream.server.archive.metadata import (
     read_about_file,
 )
 from atomstream.server.archive.mirror import GROUP, Mirror
-from atomstream.server.archive.records import ChunkTimes, Geometry, UploadClaims
+from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare
+from atomstream.server.archive.shared_index import SharedIndex
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.archive.shared_thinning import SharedThinnedFrames, is_planned
 from atomstream.server.archive.stream_archive import StreamArchive
@@ -45,65 +44,6 @@ from atomstream.server.archive.thinning import ABOUT_KEY, KEPT, ThinnedFrames
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError
 from atomstream.system.files import LOCAL, FileSystem
-
-_READERS: Final = 8
-_AT_ONCE: Final = 64
-"""Number of chunks whose times are requested at the same time."""
-
-
-class _SharedIndex(ChunkIndex):
-    """The index of the chunks that are in the store, whether or not their shards are in the folder."""
-
-    def __init__(self, archive: CachedArchive, group: ZarrGroup) -> None:
-        super().__init__(group, archive._attributes)
-        self._archive = archive
-        self._shared = archive.shared
-
-    def _recorded_origin(self) -> float | None:
-        """As in the base class; None, so that all times are written again, if the stream's description has another."""
-        recorded, described = super()._recorded_origin(), origin_in(self._archive.description)
-        return recorded if described in (None, recorded) else None
-
-    def _extrapolated_origin(self, chunks: Stamps) -> float:
-        """The origin of time in the stream's description. It is not computed, because each server receives another
-        chunk first."""
-        described = origin_in(self._archive.description)
-        return super()._extrapolated_origin(chunks) if described is None else described
-
-    def _find_chunks(self) -> set[int]:
-        # Not those of the folder while the store is unreachable: it has only some of the shards, and the others would
-        # count as missing for as long as the archive is open.
-        return set(self._shared.listing().chunks)
-
-    def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkTimes]]:
-        """As in the base class, several at once: each takes some requests to the store."""
-        if len(indices) <= 1:
-            yield from super()._read_stamps(indices)
-            return
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="atomstream-stamps") as threads:
-            read = partial(self._read_one, super()._read_stamps)
-            for first in range(0, len(indices), _AT_ONCE):
-                for found in threads.map(read, indices[first : first + _AT_ONCE]):
-                    yield from found
-
-    @staticmethod
-    def _read_one(
-        read: Callable[[list[int]], Iterator[tuple[int, ChunkTimes]]], index: int
-    ) -> list[tuple[int, ChunkTimes]]:
-        return list(read([index]))
-
-    def read_stamps(self, index: int) -> ChunkTimes:
-        """As in the base class; from the store if the shard is not in the folder, or damaged there."""
-        with suppress(FileNotFoundError, ShardError):
-            return super().read_stamps(index)
-        assert self.geometry is not None
-        try:
-            stamps = self._shared.stamps(index, self.geometry)
-        except ObjectMissingError as error:
-            raise FileNotFoundError(str(error)) from None
-        if stamps.dims[1:] != (self.geometry.height, self.geometry.width):
-            raise ShardError(f"Chunk {index} has frames of another shape than the stream.")
-        return stamps
 
 
 class CachedArchive(StreamArchive):
@@ -139,7 +79,7 @@ class CachedArchive(StreamArchive):
         self._mirror = Mirror(folder, shared, lambda: self.follow(all_chunks=True), self._check_replacing)
 
     def _make_index(self, group: ZarrGroup) -> ChunkIndex:
-        return _SharedIndex(self, group)
+        return SharedIndex(group, self._attributes, self.shared, lambda: origin_in(self._about))
 
     def _make_thinned(self) -> ThinnedFrames:
         self._shared_thinned = SharedThinnedFrames(

@@ -25,6 +25,8 @@ Status: TypeAlias = Literal[
 ]
 
 STATUSES: tuple[str, ...] = get_args(Status)
+ENDED_STATUSES: Final[tuple[Status, ...]] = ("success", "stream_error")
+"""Statuses of streams that have ended: no more chunks are expected."""
 
 
 class NamedId(msgspec.Struct, frozen=True):

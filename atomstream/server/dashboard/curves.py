@@ -28,7 +28,7 @@ from atomstream.server.dashboard.series import (
 from atomstream.server.http.access import access
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.live.annotation_records import to_region
-from atomstream.server.live.stream_results import StreamResults
+from atomstream.server.live.stored_results import StoredResults
 from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
@@ -117,7 +117,7 @@ def _brief(values: F64, digits: int) -> list[float]:
     return brief(np.asarray(values, dtype=np.float64), digits)
 
 
-def region_line(results: StreamResults, name: str) -> Line:
+def region_line(results: StoredResults, name: str) -> Line:
     """The line, or box as a line, of that name; raises HttpError 404."""
     report = results.regions()
     known = (*report.regions, *report.detected_regions)

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from atomstream.errors import StreamError
 from atomstream.server.archive.abandoned import check_wanted
-from atomstream.server.archive.metadata import StreamMetadata, read_about_file
+from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata, read_about_file
 from atomstream.server.catalogue.streams_table import EntryFilter
 from atomstream.server.context import context_of
 from atomstream.server.http.access import access
@@ -32,7 +32,6 @@ LOOKED_AT: Final = 300
 """Newest streams among which those of the same recipe are looked for."""
 OFFERED: Final = 40
 """Growths that can be chosen where neither a sample nor a recipe tells which belong together."""
-ENDED: Final = ("success", "stream_error")
 BEST: Final = (
     "whose growth rate is known best (smallest relative error in a segment of 5 or more oscillations)"
 )
@@ -70,7 +69,9 @@ async def comparables(request: web.Request, data_id: str) -> Comparables:
     folder = context.settings.streams_dir
 
     async def listed(**wanted: Any) -> list[dict[str, Any]]:
-        find = await context.streams_table.search(EntryFilter(statuses=ENDED, visible=visible, **wanted))
+        find = await context.streams_table.search(
+            EntryFilter(statuses=ENDED_STATUSES, visible=visible, **wanted)
+        )
         found: list[dict[str, Any]] = await context.readers.facts.run(request, find)
         return [entry for entry in found if entry["data_id"] != data_id]
 

@@ -10,10 +10,11 @@ import numpy as np
 from aiohttp import web
 
 from atomstream.records import Frames
+from atomstream.server.archive.metadata import ENDED_STATUSES
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.catalogue.streams_table import EntryFilter
 from atomstream.server.context import context_of
-from atomstream.server.dashboard.growths import ENDED, SUMMARIES
+from atomstream.server.dashboard.growths import SUMMARIES
 from atomstream.server.dashboard.images import Picture, binned
 from atomstream.server.http.access import access
 from atomstream.server.http.gate import principal_of
@@ -83,7 +84,7 @@ async def thumbnail(request: web.Request) -> web.Response:
     context, data_id = context_of(request), request.match_info["data_id"]
     archive, about = await context.streams.archive(data_id), await context.streams.about(data_id)
     thumbnails = request.app[THUMBNAILS]
-    ended = about.status in ENDED
+    ended = about.status in ENDED_STATUSES
     made = await context.readers.pictures.run(request, lambda: thumbnails.get(archive, ended=ended))
     if made is None:
         raise HttpError(404, "This stream has no frames yet, or they were removed.")
@@ -112,7 +113,7 @@ async def summaries_of(request: web.Request, data_ids: tuple[str, ...]) -> dict[
     analysing, ended = context.results.analysing(), []
     for entry in entries:
         data_id = entry["data_id"]
-        if entry["pipeline_status"] in ENDED and data_id not in analysing:
+        if entry["pipeline_status"] in ENDED_STATUSES and data_id not in analysing:
             ended.append(data_id)
             continue
         try:

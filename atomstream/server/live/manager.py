@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
 from atomstream.server.archive.records import UploadClaims
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.responses import HttpError
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames, UploadTap
-from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
+from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.live.worker_pool import WorkerPool, WorkerStartError
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.keyed_locks import KeyedLocks

@@ -12,7 +12,7 @@ from atomstream.errors import StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
-from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
 from atomstream.server.live.analyzer_client import AnalysisResources
 from atomstream.server.live.annotation_records import (
     CalibrationEntry,
@@ -25,10 +25,10 @@ from atomstream.server.live.annotations import Annotations, event_message
 from atomstream.server.live.event_book import matters
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.replica import Objects, Replica, SharedLogs
-from atomstream.server.live.replicated_results import open_files
 from atomstream.server.live.result_store import REANALYSIS, RUNNING, ResultStore
 from atomstream.server.live.shared_records import SharedWriter
-from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
+from atomstream.server.live.stored_results import open_files
+from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.ports.store import StoreUnavailableError
 from atomstream.server.ports.stream_log import BusUnavailableError, OutdatedWriterError
 from atomstream.server.streams.ingest import run_in
@@ -185,10 +185,8 @@ class OwnedResults(StreamResults):
                     await self._writer.publish_regions(entry.regions, self._detected_regions, complete=False)
                     if self.has_frames and not self.is_thinned:
                         self._start(self._trace_regions(entry.regions))
-                elif isinstance(entry, CalibrationEntry) and (
-                    self._reanalyses.running_whole or (self._live is None and self._store.log.ended)
-                ):
-                    self._schedule()
+                elif isinstance(entry, CalibrationEntry):
+                    self._reanalyse_ended()
         self._annotated()
 
     async def _publish_event(self, entry: EventState) -> None:
@@ -198,7 +196,7 @@ class OwnedResults(StreamResults):
         await self._publish(event_message(entry, self._archive.origin_unix_ms))
         before = book.before(entry)
         if before is not None and matters(before, entry):
-            self._analyse_corrected()
+            self._reanalyse_ended()
 
     def take_stored(self) -> None:
         """Analyse all chunks that came into the archive since, by whatever way: the copying to the store may add some,

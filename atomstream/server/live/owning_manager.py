@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
-from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.responses import HttpError
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.owned_results import OwnedResults
 from atomstream.server.live.replica import SharedLogs
-from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
+from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.ports.placement import Notice, partition_of
 from atomstream.server.ports.stream_log import OutdatedWriterError
 from atomstream.server.streams.cache_limit import remove_folder

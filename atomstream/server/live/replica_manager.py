@@ -7,12 +7,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 from atomstream.server.archive.cached_archive import CachedArchive
-from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.replica import SharedLogs
 from atomstream.server.live.replicated_results import Announce, ReplicatedResults, announce_again
-from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
+from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.ports.placement import Notice
 from atomstream.server.streams.signals import ChunkStored, Followed, StatusChanged
 

@@ -14,8 +14,7 @@ from atomstream.errors import ConfigError
 from atomstream.results import Event
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
-from atomstream.server.archive.metadata import StreamMetadata
-from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
 from atomstream.server.disk_errors import log_away
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.annotation_records import (
@@ -34,8 +33,8 @@ from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.event_book import EventChanges, EventConflictError, as_event
 from atomstream.server.live.replica import Replica, SharedLogs
 from atomstream.server.live.result_store import ResultStore
-from atomstream.server.live.shared_records import SharedWriter
-from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
+from atomstream.server.live.stored_results import open_files
+from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.ports.placement import Notice
 from atomstream.server.ports.store import StoreUnavailableError
 from atomstream.server.ports.stream_log import BusUnavailableError
@@ -251,17 +250,3 @@ async def announce_again(announce: Announce, notice: Notice) -> None:
         except BusUnavailableError as error:
             log_away(log, error)
             await asyncio.sleep(AGAIN_S)
-
-
-def open_files(
-    archive: StreamArchive, metadata: StreamMetadata, shared: SharedWriter | None = None
-) -> tuple[ResultStore, Annotations]:
-    """The files of a stream's results and inputs. Blocks."""
-    store = ResultStore(archive, metadata.fps, shared)
-    path = store.folder / "inputs.log"
-    try:
-        report = partial(archive.files.note_damage, path)
-        return store, Annotations(path, archive.files.file_system, report)
-    except BaseException:
-        store.close()
-        raise

@@ -1,20 +1,19 @@
-"""All results of one stream: the live analysis, re-analyses, and the annotations of the user."""
+"""The analyses of one stream (live, and again after late chunks or corrections), and the annotations of its user."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from atomstream.errors import ConfigError
 from atomstream.index_ranges import IndexSet
-from atomstream.results import SIGNAL, Event, column_name, unit_of
-from atomstream.server.archive.metadata import StreamMetadata, read_about
+from atomstream.results import Event, column_name
+from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.archive.thinning import ABOUT_KEY
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.annotation_records import (
@@ -30,42 +29,23 @@ from atomstream.server.live.annotation_records import (
 from atomstream.server.live.annotations import Annotations, AnnotationWriter
 from atomstream.server.live.archive_annotations import Annotated, ArchiveAnnotations
 from atomstream.server.live.event_book import EventChanges
-from atomstream.server.live.feed import Feed, Message
-from atomstream.server.live.growth_summary import GrowthSummary, summary_of
 from atomstream.server.live.live_analysis import LiveAnalysis
-from atomstream.server.live.messages import (
-    AnalysisProgress,
-    AnalysisStatus,
-    AngleSeries,
-    AzimuthView,
-    EndMessage,
-    EventMessage,
-    HelloMessage,
-    MeasurementRecord,
-    MissingMessage,
-    RegionsMessage,
-    RegionsReport,
-)
+from atomstream.server.live.messages import EndMessage, EventMessage, MissingMessage, RegionsMessage
 from atomstream.server.live.missing_chunks import LATE, MissingIndices
 from atomstream.server.live.reanalysis import Reanalysis, ReanalysisScheduler
 from atomstream.server.live.result_store import REANALYSIS, ResultStore
-from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
-from atomstream.server.live.view_tracks import why_no_views
-from atomstream.server.live.waterfall import Waterfall
+from atomstream.server.live.stored_results import StoredResults, open_files
 from atomstream.server.streams.ingest import run_in
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
-T = TypeVar("T")
-ENDED_STATUSES: Final = frozenset({"success", "stream_error"})
-"""Statuses of streams that have ended: no more chunks are expected."""
 MAX_ARRAYS: Final = 512
 """Arrays of results of one stream."""
 SPECULAR: Final = ("intensity", "background", "x", "y")
 
 
-class StreamResults:
-    """The results of one stream. Used in the server's loop; made by :meth:`open`.
+class StreamResults(StoredResults):
+    """The results of one stream, which this process analyses. Used in the server's loop; made by :meth:`open`.
 
     All methods that write raise OSError for an error of the disk; then nothing was changed.
     """
@@ -78,14 +58,7 @@ class StreamResults:
         store: ResultStore,
         annotations: Annotations,
     ) -> None:
-        self.metadata = metadata
-        self.followers = 0
-        """Number of readers of the feed at present."""
-        self._archive = archive
-        self._resources = resources
-        self._store = store
-        self._annotations = annotations
-        self._feed = Feed(store.log.seq)
+        super().__init__(archive, metadata, resources, store, annotations)
         self._live: LiveAnalysis | None = None
         self._late = IndexSet()  # chunks stored after the end of the analysis
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,22 +73,8 @@ class StreamResults:
         cls, archive: StreamArchive, metadata: StreamMetadata, resources: AnalysisResources
     ) -> StreamResults:
         """Open what is on disk; raises OSError."""
-
-        def files() -> tuple[ResultStore, Annotations]:
-            store = ResultStore(archive, metadata.fps)
-            path = store.folder / "inputs.log"
-            try:
-                return store, Annotations(
-                    path, archive.files.file_system, partial(archive.files.note_damage, path)
-                )
-            except BaseException:
-                store.close()
-                raise
-
-        return cls(archive, metadata, resources, *await run_in(resources.threads, files))
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await run_in(self._resources.threads, call)
+        files = await run_in(resources.threads, partial(open_files, archive, metadata))
+        return cls(archive, metadata, resources, *files)
 
     # -- status ------------------------------------------------------------------------------------------
 
@@ -142,16 +101,6 @@ class StreamResults:
         )
 
     @property
-    def has_frames(self) -> bool:
-        """True if a chunk of the stream is stored."""
-        return bool(self._archive.stored())
-
-    @property
-    def is_thinned(self) -> bool:
-        """True if frames were removed, so that an analysis of the others would replace results by worse ones."""
-        return self._archive.thinned.exists or bool(self._archive.description.get(ABOUT_KEY))
-
-    @property
     def progress(self) -> float | None:
         """Progress of a re-analysis, 0 to 1; None if none runs."""
         return self._reanalyses.progress
@@ -161,73 +110,15 @@ class StreamResults:
         """Stored chunks that wait for the live analysis."""
         return self._live.order.backlog if self._live is not None else 0
 
-    def newest(self) -> tuple[dict[str, MeasurementRecord], float | None]:
-        """The newest values, and when they were made in Unix ms; None if there are none."""
-        records = self._store.log
-        return records.newest.values, records.made_unix_ms
+    @property
+    def trouble(self) -> str:
+        """Why the live analysis can't go on; empty if it can."""
+        return self._live.trouble if self._live is not None else ""
 
-    async def status(self) -> AnalysisStatus:
-        """The status of the analysis and its newest results."""
-        metadata, archive, records = self.metadata, self._archive, self._store.log
-        geometry = archive.geometry
-        columns = await asyncio.to_thread(archive.results.names)
-        progress = await self.analysis_progress()
-        missing = self.missing_report()
-        return AnalysisStatus(
-            data_id=metadata.data_id,
-            status=self.state,
-            why=self._why(),
-            seq=self.seq,
-            origin_unix_ms=archive.origin_unix_ms,
-            fps=metadata.fps,
-            rpm=metadata.rotations_per_min,
-            chunk_size=geometry.chunk_size if geometry else None,
-            height=geometry.height if geometry else None,
-            width=geometry.width if geometry else None,
-            dtype=geometry.dtype if geometry else None,
-            n_frames=archive.n_frames(),
-            frames_stored=progress.frames_stored,
-            frames_analysed=progress.frames_analysed,
-            backlog_chunks=self.backlog,
-            progress=self.progress,
-            reanalysis=missing.reanalysis,
-            missing=missing.missing,
-            newest_unix_ms=records.made_unix_ms,
-            newest_s=progress.newest_s,
-            values=records.newest.values,
-            segments=records.newest.segments,
-            views=records.newest.views,
-            detected_regions=records.newest.detected_regions,
-            views_why=self.why_no_views(),
-            events=self.events(),
-            columns={name: columns[name] if name.startswith(SIGNAL) else unit_of(name) for name in columns},
-            regions=self._annotations.regions,
-            calibration=self._annotations.calibration,
-            thinning=read_about(archive.description).thinning,
-        )
-
-    async def analysis_progress(self) -> AnalysisProgress:
-        """How many of the stored frames have results, and how old the newest are."""
-        return await asyncio.to_thread(self._analysis_progress)
-
-    def _analysis_progress(self) -> AnalysisProgress:
-        records = self._store.log
-        newest_s, newest_stored_s = self._store.newest_times()
-        return AnalysisProgress(
-            status=self.state,
-            reanalysis=self._reanalyses.running_whole,
-            frames_stored=self._archive.frames_stored(),
-            frames_analysed=self._archive.frame_runs().rank(records.analysed),
-            newest_s=newest_s,
-            newest_stored_s=newest_stored_s,
-            newest_unix_ms=records.made_unix_ms,
-        )
-
-    def _why(self) -> str:
-        """Why there are no new results; empty if there are, or will be."""
-        if self._live is not None and self._live.trouble:
-            return self._live.trouble
-        return "" if self.has_frames else "no chunk is stored yet"
+    @property
+    def is_reanalysed(self) -> bool:
+        """True if a re-analysis of the whole stream runs."""
+        return self._reanalyses.running_whole
 
     def missing_report(self) -> MissingMessage:
         """The stored chunks that are not in the results, by reason, and whether a re-analysis runs or is scheduled."""
@@ -237,107 +128,6 @@ class StreamResults:
         missing = (self._store.log.missing if self._live is None else self._live.missing).copy()
         missing.add_all(self._late, LATE)
         return missing
-
-    def why_no_views(self) -> str:
-        """Why a rotating sample has no views; empty if it has views or does not rotate."""
-        newest, metadata = self._store.log.newest, self.metadata
-        refined = newest.values.get("rotation_rpm")
-        rpm = metadata.rotations_per_min if refined is None or refined.value is None else refined.value
-        return why_no_views(metadata.fps, rpm, self._store.log.analysed, len(newest.views))
-
-    def events(self) -> list[Event]:
-        """Events of the user and of the analysis, by time."""
-        events = [*self._store.log.events, *self._user_events()]
-        return sorted(events, key=lambda event: event.time_ms_utc or 0.0)
-
-    def summary(self) -> GrowthSummary:
-        """The few numbers that lists show."""
-        return summary_of(self._store.log.newest)
-
-    def _user_events(self) -> list[Event]:
-        return self._annotations.events(self._archive.origin_unix_ms)
-
-    def regions(self) -> RegionsReport:
-        """The user's regions, the detected ones, and the columns of the boxes' traces."""
-        regions = self._annotations.regions
-        boxes = [region.name for region in regions if isinstance(region, BoxRecord)]
-        return RegionsReport(
-            regions=regions,
-            detected_regions=self._detected_regions,
-            columns={name: column_name(f"region:{name}") for name in boxes},
-            progress=self.progress,
-        )
-
-    @property
-    def _detected_regions(self) -> list[RegionRecord]:
-        return self._store.log.newest.detected_regions
-
-    def calibration(self) -> CalibrationRecord:
-        """The calibration of the stream, empty if there is none."""
-        return self._annotations.calibration
-
-    # -- series ------------------------------------------------------------------------------------------
-
-    def series_reader(self, query: SeriesQuery) -> Callable[[], list[AngleSeries]]:
-        """A function that returns ``series_by_angle`` of the hosted service's protocol. It blocks."""
-        metadata, labels = self.metadata, self._annotations.labels()
-        return partial(
-            series_by_angle, self._store, query, metadata.rotations_per_min, metadata.azimuth_label, labels
-        )
-
-    async def azimuths(self) -> list[AzimuthView]:
-        """The views of the stream, as the hosted service lists them."""
-        metadata, labels = self.metadata, self._annotations.labels()
-        rpm, label = metadata.rotations_per_min, metadata.azimuth_label
-        return await asyncio.to_thread(azimuths, self._store, metadata.data_id, rpm, label, labels)
-
-    def waterfall(self, line: str) -> Waterfall | None:
-        """The profiles of a line over time; None if there are none (yet)."""
-        return self._store.waterfalls.get(line)
-
-    # -- feed --------------------------------------------------------------------------------------------
-
-    @property
-    def seq(self) -> int:
-        """Number of the newest message."""
-        return self._feed.seq
-
-    @property
-    def closed(self) -> bool:
-        """True if the server stops, so that readers must end."""
-        return self._feed.closed
-
-    @property
-    def changed(self) -> asyncio.Event:
-        """Set at the next change. Get it before you look at the state, so that no change is missed."""
-        return self._feed.changed
-
-    def hello(self) -> HelloMessage:
-        """The first message of the feed."""
-        metadata, geometry = self.metadata, self._archive.geometry
-        return HelloMessage(
-            data_id=metadata.data_id,
-            seq=self.seq,
-            status=self.state,
-            origin_unix_ms=self._archive.origin_unix_ms,
-            fps=metadata.fps,
-            rpm=metadata.rotations_per_min,
-            chunk_size=geometry.chunk_size if geometry else None,
-        )
-
-    async def message(self, seq: int, columns: frozenset[str] | None) -> Message:
-        """The message of that number, from memory or from disk."""
-        recent = self._feed.recent(seq)
-        if recent is not None:
-            return recent
-        return Message(await run_in(self._resources.readers, self._store.message, seq, columns))
-
-    async def _publish(self, record: EventMessage | RegionsMessage | EndMessage) -> None:
-        self._feed.publish(await self._in_thread(lambda: self._store.log.add(record)))
-
-    def close_feed(self) -> None:
-        """End all readers: the server stops."""
-        self._feed.close()
 
     # -- annotations of the user -------------------------------------------------------------------------
 
@@ -365,21 +155,13 @@ class StreamResults:
         """
         state, matters = await self._writer.correct(event_id, version, changes)
         if matters:
-            self._analyse_corrected()
+            self._reanalyse_ended()
         return state
 
-    def _analyse_corrected(self) -> None:
+    def _reanalyse_ended(self) -> None:
+        """Analyse a stream again whose analysis has ended; a live analysis uses the change from now on."""
         if self._reanalyses.running_whole or (self._live is None and self._store.log.ended):
             self._schedule()
-
-    def mark_history(self, event_id: str) -> list[EventState]:
-        """All contents of the user's event, up to the present one; empty if there is none with this id."""
-        return self._annotations.book.history(event_id)
-
-    @property
-    def origin_unix_ms(self) -> float | None:
-        """The time of the stream's first frame, UTC ms; None before it."""
-        return self._archive.origin_unix_ms
 
     async def set_regions(self, regions: list[RegionRecord]) -> None:
         """Replace the user's regions. Their traces are computed back to the first frame in the background.
@@ -413,12 +195,14 @@ class StreamResults:
     async def calibrate(self, calibration: CalibrationRecord) -> None:
         """Set the calibration: of a running analysis from now on; a finished stream is analysed again."""
         await self._writer.append(CalibrationEntry(calibration))
-        if self._reanalyses.running_whole or (self._live is None and self._store.log.ended):
-            self._schedule()
+        self._reanalyse_ended()
 
     async def label_azimuth(self, view_id: str, changes: AzimuthChanges) -> None:
         """Change ``label`` or ``enabled`` of an azimuth's view."""
         await self._writer.append(AzimuthEntry(view_id, changes))
+
+    async def _publish(self, record: EventMessage | RegionsMessage | EndMessage) -> None:
+        self._feed.publish(await self._in_thread(lambda: self._store.log.add(record)))
 
     def _annotated(self) -> None:
         if self._live is not None:

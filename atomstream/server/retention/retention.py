@@ -20,7 +20,7 @@ from atomstream.errors import AtomstreamError, ConfigError, ShardError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.archive.archive_files import ArchiveDeletedError
-from atomstream.server.archive.metadata import StreamMetadata, Thinning
+from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata, Thinning
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.live.manager import NoRoomError, ResultsManager
@@ -41,7 +41,6 @@ AFTER_START_S: Final = 600.0
 """Seconds after a start until a run that was missed, because the server was off, is made up for."""
 REFRESH_S: Final = 3600.0
 """The report is read again so often, in case another server has written it."""
-_ENDED: Final = frozenset({"success", "stream_error"})
 
 
 class Retention:
@@ -244,7 +243,7 @@ class Retention:
 
     def _why_not(self, about: StreamMetadata, again: bool) -> str:
         """Why a stream must not be changed; ``again``: an analysis of it runs. Any thread may call it."""
-        if about.status not in _ENDED:
+        if about.status not in ENDED_STATUSES:
             return f"it runs ({about.status})"
         if self._results.is_used(about.data_id, USED_S):
             return "it is being read"

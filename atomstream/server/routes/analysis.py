@@ -21,7 +21,7 @@ from atomstream.server.http.requests import number, read_json
 from atomstream.server.http.responses import HttpError, json_reply, refuse
 from atomstream.server.live.annotation_records import AzimuthChanges
 from atomstream.server.live.messages import AzimuthView
-from atomstream.server.live.stream_results import StreamResults
+from atomstream.server.live.stored_results import StoredResults
 from atomstream.server.live.timeseries import SeriesQuery
 from atomstream.server.people.rights import Right
 
@@ -78,7 +78,7 @@ async def change_azimuth(request: web.Request) -> web.Response:
     return json_reply(await _view(results, view_id))
 
 
-async def _view(results: StreamResults, view_id: str) -> AzimuthView | None:
+async def _view(results: StoredResults, view_id: str) -> AzimuthView | None:
     return next((view for view in await results.azimuths() if view.view_id == view_id), None)
 
 

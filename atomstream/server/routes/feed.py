@@ -33,7 +33,7 @@ from atomstream.server.live.messages import (
     MissingMessage,
     ProgressMessage,
 )
-from atomstream.server.live.stream_results import StreamResults
+from atomstream.server.live.stored_results import StoredResults
 from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
@@ -49,7 +49,7 @@ class FeedSubscriber:
     def __init__(
         self,
         socket: web.WebSocketResponse,
-        results: StreamResults,
+        results: StoredResults,
         columns: frozenset[str] | None,
         behind: int,
     ) -> None:
