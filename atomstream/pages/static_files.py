@@ -7,8 +7,10 @@ their server and cannot be embedded in a frame.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -63,8 +65,27 @@ class StaticFile:
     etag: str
 
 
+@cache
+def _shell() -> str:
+    return (Path(__file__).parent / "shell.html").read_text(encoding="utf-8")
+
+
+def in_shell(page: str, *, scripts: bool = True) -> str:
+    """The complete document of a page: what all pages have in common, around its own head and its ``<body>``.
+
+    A page's file begins with the lines of its own head: title, styles and scripts. ``scripts`` False leaves out the
+    script that sets the theme, for a page whose policy forbids scripts.
+    """
+    head, start, body = page.partition("<body")
+    shell = _shell() if scripts else re.sub(r"<script.*</script>\n", "", _shell())
+    return shell.replace("{{head}}", head.strip()).replace("{{body}}", (start + body).strip())
+
+
 def load_files(folder: Path, change_page: Callable[[str], str] = str) -> dict[str, StaticFile]:
-    """All files of the known types, by their path below ``folder``; pages are changed by ``change_page``."""
+    """All files of the known types, by their path below ``folder``.
+
+    Pages are complete documents (:func:`in_shell`), changed by ``change_page``.
+    """
     paths = [path for path in folder.rglob("*") if path.suffix in TYPES]
     return {path.relative_to(folder).as_posix(): _load(path, change_page) for path in paths}
 
@@ -72,7 +93,7 @@ def load_files(folder: Path, change_page: Callable[[str], str] = str) -> dict[st
 def _load(path: Path, change_page: Callable[[str], str]) -> StaticFile:
     body = path.read_bytes()
     if path.suffix == ".html":
-        body = change_page(body.decode()).encode()
+        body = change_page(in_shell(body.decode())).encode()
     return StaticFile(body, TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:20])
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from atomstream.pages.static_files import in_shell
 from atomstream.server.http.path_prefix import with_prefix
 
 _TITLES: Final = {
@@ -17,15 +18,7 @@ _TITLES: Final = {
     507: "The disk is full",
 }
 
-_PAGE: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="dark light">
-<title>{title} · atomstream</title>
-<link rel="stylesheet" href="/dashboard/static/css/base.css">
-</head>
+_PAGE: Final = """<title>{title} · atomstream</title>
 <body>
 <main class="error-page">
 <h1>{title}</h1>
@@ -33,7 +26,6 @@ _PAGE: Final = """<!doctype html>
 <p><a href="/">All streams</a></p>
 </main>
 </body>
-</html>
 """
 
 _HEADERS: Final = {
@@ -58,7 +50,6 @@ def error_page(status: int, detail: str, prefix: str) -> web.Response:
     ``prefix`` is that of the server's addresses.
     """
     title = _TITLES.get(status, "That did not work")
-    body = with_prefix(_PAGE, prefix).format(
-        title=title, detail=html.escape(detail or f"The server answered {status}.")
-    )
-    return web.Response(text=body, status=status, content_type="text/html", headers=_HEADERS)
+    page = _PAGE.format(title=title, detail=html.escape(detail or f"The server answered {status}."))
+    text = with_prefix(in_shell(page, scripts=False), prefix)
+    return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
+from pathlib import Path
 
 import aiohttp
 import pytest
 
+from atomstream.pages.static_files import DASHBOARD, load_files
+from atomstream.record.web.app import STATIC as RECORDER
 from atomstream.server.dashboard.pages import static_files
 from atomstream.server.http.guessing import MAX_WRONG
 from tests.live_server import LiveServer, Serve
@@ -218,3 +221,16 @@ async def test_unchanged_files_are_not_sent_again(serve: Serve) -> None:
                 tag = reply.headers["ETag"]
             async with session.get(f"/dashboard/static/{name}", headers={"If-None-Match": tag}) as repeated:
                 assert repeated.status == 304
+
+
+@pytest.mark.parametrize("folder", [DASHBOARD, RECORDER], ids=["dashboard", "recorder"])
+def test_pages_are_complete_documents(folder: Path) -> None:
+    """Each page's file has its own lines only, and is sent as one document with the head of all pages."""
+    pages = [file.body.decode() for name, file in load_files(folder).items() if name.endswith(".html")]
+    assert pages
+    for page in pages:
+        assert page.startswith("<!doctype html>")
+        assert page.endswith("</body>\n</html>\n")
+        for once in ("<head>", "</head>", "<title>", "<body", "css/base.css", "js/theme-first.js"):
+            assert page.count(once) == 1
+        assert "{{" not in page
