@@ -25,7 +25,7 @@ MAX_MISSING: Final = 1_000_000
 """Most frames that are missing between two frames. A larger step of the counter is a restart of the camera."""
 
 MAX_MISSING_S: Final = 1e6
-"""The same limit in s, about 12 days. It is the smaller one below 1 frame per second."""
+"""The same limit in s, about 12 days. The smaller of the two counts: this one, below 1 frame per second."""
 
 LAST_COUNTER: Final = 2**63 - 1
 """The largest counter: counters are signed integers of 64 bits."""
@@ -34,10 +34,10 @@ NEAR: Final = 1024
 """Largest step over a wrap, and largest step to a number of all ones that is a counter and not "no number"."""
 
 STEPS_SEEN: Final = 8
-"""The usual step follows from so many of the last steps."""
+"""Number of last steps from which the usual step is computed."""
 
 STEPS_NEEDED: Final = 3
-"""A usual step other than 1 is known after so many steps, before the first missing frames are counted."""
+"""Number of steps after which a usual step other than 1 is known. Missing frames are counted only from then on."""
 
 _RANGES: Final = (2**16, 2**32)
 """The numbers of values of counters that wrap."""

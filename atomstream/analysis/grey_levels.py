@@ -15,7 +15,7 @@ MIN_CLIPPED = 6
 """Fewest pixels at the largest value of a clipped spot. The peak of a sharp spot has up to four."""
 
 MIN_RATIO = 2.0
-"""A clipped spot has more than so many times as many pixels at the largest value as in the band below it."""
+"""Least ratio, in a clipped spot, of the number of pixels at the largest value to that in the band below it."""
 
 MIN_FRAMES = 2
 """Fewest frames that are clipped at the same level. Blocks are joined until they have as many frames."""

@@ -34,7 +34,7 @@ SAME_LEVEL = 0.03
 """Largest relative difference between a new light level and an earlier one that count as the same level."""
 
 RETURN_PARTS = 4
-"""Light at a new level has come back when it rose by less than 3 % over so many parts of 0.25 s."""
+"""Number of parts of 0.25 s: light counts as back at a new level when it rose by less than 3 % over them."""
 
 KNOWN_LEVELS = 8
 """Number of light levels that are stored."""

@@ -20,7 +20,8 @@ FOLDS = (1, 2, 3, 4, 6)
 """Rotation symmetries of a crystal's surface."""
 
 CLEARLY_NEARER = 1.8
-"""A turn is taken if the one of the next symmetry deviates so many times as much from the stated one."""
+"""Least ratio of deviations from the stated turn, of the second best symmetry to the best: below it, the turn is not
+decided."""
 
 DOMAIN_FOLDS, DOMAIN_RANGE = (8, 12), 0.03
 """Symmetries of surfaces with two domains at 45 or 30 degrees, and the range within which the turn must be nominal."""

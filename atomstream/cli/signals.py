@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from atomstream.streaming import TimeseriesStreamer
 
 POLL_S: Final = 0.5
-"""Time in s between two looks at a log that grows."""
+"""Interval, in s, at which a growing log is read."""
 CLOSE_S: Final = 2.0
 MAX_ROWS: Final = 5_000
 """Rows in one chunk."""

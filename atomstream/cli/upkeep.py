@@ -25,7 +25,7 @@ def rate_option(command: F) -> F:
         "--rate",
         type=click.FloatRange(0.01, 1e6),
         metavar="MB/S",
-        help="Read at most so many MB per second, to leave the disk to running streams [no limit].",
+        help="Limit of the read rate in MB per second, to leave the disk to running streams [no limit].",
     )(command)
 
 

@@ -37,7 +37,7 @@ log = get_logger("atomstream.admission")
 T = TypeVar("T")
 
 RECHECK_S: Final = 0.5
-"""Seconds after which a waiting push looks for evictable chunks again."""
+"""Seconds after which a waiting push searches for evictable chunks again."""
 
 SHARED_COPY_BYTES: Final = 16 << 20
 """Smaller copies use one thread: waking a second one would take longer than it saves."""

@@ -31,7 +31,7 @@ from atomstream.system.log_privacy import get_logger, protect_libraries
 
 log = get_logger("atomstream.server")
 SHRINK_S: Final = 60.0
-"""Time between two looks at the size of the cache."""
+"""Interval, in s, at which the size of the cache is checked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ log = get_logger("atomstream.server")
 LOCK_FILE = ".lock"
 
 STORE_FILE: Final = "cache-of.txt"
-"""In a data folder that is a cache: the name of the store that has the truth."""
+"""File in a data folder that is a cache; it contains the name of the store that has the streams."""
 
 UPKEEP_LOCK: Final = ".upkeep-lock"
 """Held while a backup or the rules of retention work on the folder, which exclude each other."""
@@ -39,7 +39,7 @@ RESTORING: Final = ".restoring"
 _CATALOGUE: Final = "catalogue.sqlite"
 
 SET_ASIDE: Final = "damaged"
-"""The folder for what is in the way of one of the server's own files."""
+"""The folder to which files and folders are moved that occupy the path of one of the server's own files."""
 
 EXPORTS: Final = "exports"
 """The folder of files that are being made for a download; emptied at the start."""
@@ -52,7 +52,8 @@ _REPLACEABLE: Final = (
     "key-use.json",
     "people.lock",
 )
-"""Files that a server can do without. The file of the keys is none of them: a new one would open the server."""
+"""Files that a server can do without. The file of the keys is not one of them: without it, the next start would make a
+new key and accept it."""
 
 _OWN_NAMES: Final = frozenset(
     {

@@ -93,7 +93,7 @@ def log_away(log: logging.Logger, error: BaseException) -> None:
 
 
 LEAST_FREE: Final = 8 << 20
-"""With fewer bytes free, the disk counts as full: the files of one chunk may need so much."""
+"""With fewer bytes free, the disk counts as full: the files of one chunk may need as many."""
 REMEMBERED_S: Final = 10.0
 
 

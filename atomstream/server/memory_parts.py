@@ -23,7 +23,7 @@ LEAST_WORKER_BYTES: Final = 96 * MIB
 DECODED_FRAMES: Final = 3
 """Frames that a decoding thread holds at most."""
 MOST_SHARED: Final = 4
-"""One part in so many of what is left is for shared frames; the processes have the rest."""
+"""Divisor: 1/n of the remaining memory is for shared frames, the rest for the processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class MemoryParts:
     def shares(self, memory: int, most_shared: int, most_worker: int) -> tuple[int, int]:
         """Return the bytes for shared frames, and those for each process beyond its program.
 
-        They are at most ``most_shared`` and ``most_worker`` (0: only by ``memory``), which the caller wants.
+        They are limited to ``most_shared`` and ``most_worker`` (0: limited by ``memory`` only).
 
         Raises:
             ConfigError: ``memory`` is below :attr:`least_bytes`.

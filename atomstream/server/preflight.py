@@ -33,7 +33,7 @@ class Finding:
 def check_start(settings: ServerSettings) -> list[Finding]:
     """Check data folder, free space, key, certificate, port, store and sign-in. Blocks; nothing is made or changed.
 
-    (But for a few small objects in a store, which are removed again.)
+    (Exception: a few small objects in a store are written and removed again.)
     """
     checks: tuple[tuple[str, Callable[[ServerSettings], str]], ...] = (
         ("data folder", _data_folder),

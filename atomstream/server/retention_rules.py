@@ -38,10 +38,10 @@ class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Raise ValueError for an invalid rule."""
         if (self.whole_days is None) != (self.keep_every is None) and self.quota_gb is None:
             raise ValueError(
-                "whole_days and keep_every belong together: after so many days, one frame in so many"
+                "whole_days and keep_every belong together: after whole_days days, one frame in keep_every is kept"
             )
         if self.whole_days is not None and self.keep_every is None:
-            raise ValueError("whole_days needs keep_every: one frame in so many is kept then")
+            raise ValueError("whole_days needs keep_every: after that time one frame in keep_every is kept")
         if self.whole_days is None and self.delete_days is None and self.quota_gb is None:
             raise ValueError("it does nothing: give whole_days and keep_every, delete_days or quota_gb")
         if (

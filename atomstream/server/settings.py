@@ -38,7 +38,7 @@ class ServerSettings:
     in a request's Host header. Beyond this computer (``host`` is not a loopback address) the server needs TLS;
     ``insecure_network`` allows it without: others on the network can then read keys and frames.
 
-    ``tls_cert`` and ``tls_key`` are PEM files of a certificate and its key: then the server speaks https, and uses new
+    ``tls_cert`` and ``tls_key`` are PEM files of a certificate and its key: then the server uses https, and loads new
     files as soon as they are there. With ``tls`` "self-signed" it makes a pair in ``data_dir`` once.
 
     A stream without a chunk for ``silence_s`` has the status interrupted, after ``abandon_s`` the status failed; new
@@ -214,7 +214,7 @@ class ServerSettings:
 
     @property
     def has_tls(self) -> bool:
-        """Whether the server speaks https."""
+        """Whether the server uses https."""
         return self.tls is not None or self.tls_cert is not None
 
     @property
@@ -229,7 +229,7 @@ class ServerSettings:
 
     @classmethod
     def limits(cls) -> dict[str, int | float]:
-        """The names and defaults of all limits: the settings that are numbers, but for the port."""
+        """The names and defaults of all limits: the settings that are numbers, except the port."""
         return {
             field.name: field.default
             for field in fields(cls)

@@ -21,13 +21,13 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 
 LOOK_S: Final = 1.0
-"""Time in s between two looks for streams that other servers have deleted."""
+"""Interval, in s, of the checks for streams that other servers have deleted."""
 TAKE_OVER_S: Final = 10.0
-"""Time in s between two looks for streams of servers that have gone."""
+"""Interval, in s, of the checks for streams of servers that have ended."""
 
 
 async def watch_other_servers(context: ServerContext) -> None:
-    """Remove here what other servers delete, and time the streams of servers that have gone. Runs until cancelled."""
+    """Remove here what other servers delete, and time the streams of servers that have ended. Runs until cancelled."""
     names, rows = context.catalogue, context.streams_table
     assert isinstance(names, SharedCatalogue)
     assert isinstance(rows, SharedStreams)

@@ -44,7 +44,8 @@ _JPEG_KINDS: Final = frozenset({_JPEG, 33007, 34892})
 _OPACITY: Final = (1, 2)
 """Extra samples (tag 338) that are opacity, premultiplied or not."""
 MANY_PAGES: Final = 64
-"""From so many pages on, a description of each page alone is ignored: it contains no more than the page's tags."""
+"""Number of pages from which on the description of a single page is ignored: it contains no more than the page's
+tags."""
 _DESCRIBED: Final = re.compile(r'^\{"shape": \[([0-9]+(?:, [0-9]+)*)\]\}$')
 
 

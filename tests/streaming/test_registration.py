@@ -87,7 +87,7 @@ class Service:
         return web.json_response(self.streams[-1])
 
     def fails(self, route: str, times: int, status: int = 503, **headers: str) -> None:
-        """Answer ``route`` with an error so many times, then as before."""
+        """Answer ``route`` with an error ``times`` times, then as before."""
         healthy, left = self.recorder.answers[route], [times]
 
         def answer(request: web.Request, body: bytes) -> Any:

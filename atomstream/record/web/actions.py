@@ -1,4 +1,5 @@
-"""What the page asks for: sources, and the actions of the recorder. Handlers only translate; the recorder decides."""
+"""HTTP handlers of the capture page: list sources, and run the actions of the recorder. They check and convert the
+request; the recorder does the work."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ T = TypeVar("T", str, float)
 
 @routes.get("/record/sources")
 async def sources(request: web.Request) -> web.Response:
-    """``GET /record/sources``: what can be recorded on this computer; drivers are asked, which takes up to seconds."""
+    """``GET /record/sources``: the sources on this computer. The search calls the camera drivers, which may take
+    seconds."""
     found, not_searched = await find_sources()
     return json_reply({"sources": [one._asdict() for one in found], "not_searched": not_searched})
 

@@ -14,10 +14,10 @@ from atomstream.record.snapshot import snapshot
 from atomstream.record.web.actions import RECORDER
 
 STATE_S: Final = 0.25
-"""Time in s between two states, if nothing was asked for meanwhile."""
+"""Interval, in s, at which the state is sent while it does not change."""
 
 PICTURE_S: Final = 0.02
-"""Time in s between two looks for a newer frame."""
+"""Interval, in s, of the checks for a newer frame."""
 
 MAX_MESSAGE: Final = 1024
 
@@ -29,11 +29,11 @@ class OpenSockets:
         self._open: set[Any] = set()
 
     def add(self, socket: Any) -> None:
-        """Note one."""
+        """Add an open WebSocket."""
         self._open.add(socket)
 
     def discard(self, socket: Any) -> None:
-        """Forget one."""
+        """Remove a closed WebSocket."""
         self._open.discard(socket)
 
     async def close(self) -> None:

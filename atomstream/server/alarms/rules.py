@@ -52,7 +52,7 @@ def check_rules(rules: list[AlarmRule]) -> list[AlarmRule]:
 def why_met(rule: AlarmRule, values: Mapping[str, MeasurementRecord], age_s: float) -> str:
     """Why the rule is met, as the end of a sentence about the number; "" if it is not.
 
-    ``age_s`` is the age of the newest results in s. A number that the stream does not have (yet) meets no rule but
+    ``age_s`` is the age of the newest results in s. A number that the stream does not have (yet) can only meet
     ``stale_s``.
     """
     if rule.stale_s is not None and age_s > rule.stale_s:

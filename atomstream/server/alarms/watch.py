@@ -25,9 +25,9 @@ log = get_logger("atomstream.server")
 
 ALARMS_FILE: Final = "alarms.json"
 EACH_S: Final = 1.0
-"""Time between two looks at the numbers in s."""
+"""Interval, in s, at which the numbers are checked."""
 HOLD: Final = 2
-"""So many looks in a row must agree before an alarm is raised or ends, so that none flickers."""
+"""Number of checks in a row that must agree before an alarm is raised or ends, so that it does not flicker."""
 MAX_STREAMS: Final = 256
 """Streams with rules that are kept; with more, those of the stream that was changed first are dropped."""
 WATCHED: Final = frozenset({"stream_active", "stream_interrupted"})
@@ -84,7 +84,7 @@ class AlarmWatch:
         return self._known.get(data_id, StreamAlarms())
 
     def raised(self, data_id: str) -> list[RaisedAlarm]:
-        """The raised alarms at the last look."""
+        """The alarms that were raised at the last check."""
         return self._known.get(data_id, StreamAlarms()).raised
 
     async def set_rules(self, data_id: str, rules: list[AlarmRule]) -> StreamAlarms:
@@ -108,18 +108,20 @@ class AlarmWatch:
         return self._known.get(data_id, StreamAlarms())
 
     async def run(self) -> None:
-        """Look at the numbers each second, until it is cancelled."""
+        """Check the numbers each second, until this task is cancelled."""
         while True:
             await asyncio.sleep(EACH_S)
             try:
                 await self.look()
             except (AtomstreamError, OSError) as error:
-                log.debug("alarms: %s", error)  # the disk or the database is away: the next look tries again
+                log.debug(
+                    "alarms: %s", error
+                )  # the disk or the database can't be reached: the next check tries again
             except Exception as error:
-                log_failure(log, error, "alarms: a look at the numbers failed")
+                log_failure(log, error, "alarms: a check of the numbers failed")
 
     async def look(self) -> None:
-        """Look at the numbers of each running stream with rules once."""
+        """Check the numbers of each running stream with rules once."""
         await self._read()
         for data_id, alarms in tuple(self._known.items()):
             if alarms.rules and is_stream_id(data_id):
@@ -149,7 +151,7 @@ class AlarmWatch:
             await self._tell(data_id, about.name, now_raised, [*before])
 
     def _holds(self, data_id: str, name: str, met: bool, raised: bool) -> bool:
-        """Whether the alarm is raised now: a change of the condition must last for :data:`HOLD` looks."""
+        """Whether the alarm is raised now: a change of the condition must last for :data:`HOLD` checks."""
         if met == raised:
             self._looks.pop((data_id, name), None)
             return raised

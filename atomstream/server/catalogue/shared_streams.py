@@ -152,7 +152,7 @@ class SharedStreams(StreamsTable):
                 await session.execute(insert(DELETED_STREAMS).on_conflict_do_nothing(), rows)
 
     async def forget(self, data_ids: Sequence[str]) -> None:
-        """Streams were deleted by other servers: no row of them may be left."""
+        """Remove the rows of streams that other servers have deleted."""
         for data_id in data_ids:
             self._changed.pop(data_id, None)
             self._grown.pop(data_id, None)

@@ -185,10 +185,9 @@ class StreamsTable:
         self._db.complete = False
 
     async def note_chunk(self, data_id: str, n_frames: int) -> None:
-        """A chunk was stored, and the archive now has at least ``n_frames`` frames.
-
-        Lengths are written at most twice a second, and before each search: 40 statements/s would take more time of
-        the event loop than the chunks. After a crash the next start reads the lengths from the files.
+        """Note that a chunk was stored, and that the archive now has at least ``n_frames`` frames. Lengths are written
+        at most twice a second, and before each search: 40 statements/s would take more time of the event loop than the
+        chunks. After a crash the next start reads the lengths from the files.
         """
         before, _ = self._grown.get(data_id, (0, ""))
         self._grown[data_id] = (max(before, n_frames), iso_now())
@@ -196,7 +195,7 @@ class StreamsTable:
             await self._write_grown()
 
     async def note_length(self, data_id: str, n_frames: int) -> None:
-        """The archive of a stream was opened, which has at least ``n_frames`` frames: maybe more than its row."""
+        """Note that an archive was opened and has at least ``n_frames`` frames, perhaps more than its row states."""
         await self.note_chunk(data_id, n_frames)
 
     async def _write_grown(self) -> None:
@@ -308,7 +307,7 @@ async def put_streams(
 ) -> None:
     """Write the rows of many streams, each with its length in frames, in few statements.
 
-    With ``newer``, a row that was changed after the stream's description stays, but for a length that has grown. On
+    With ``newer``, a row that was changed after the stream's description stays, except that its length may grow. On
     PostgreSQL that is always so.
     """
     if _is_postgres(session):

@@ -107,7 +107,7 @@ class Arrivals:
             self._by_stream.pop(followed.data_id, None)
 
     async def on_deleted(self, data_id: str) -> None:
-        """Handle :attr:`ServerSignals.deleted`: forget the stream."""
+        """Handle :attr:`ServerSignals.deleted`: drop the stream."""
         self._by_stream.pop(data_id, None)
         self._active.discard(data_id)
         self._stopped.discard(data_id)

@@ -40,7 +40,7 @@ ALIGNED_ON: Final = {"mark": "the shutter opening", "layer": "layers", "start": 
 OPENING: Final = ("shutter", "laser", "growth")
 """Kinds of marks that begin a growth."""
 BEFORE_S: Final = 30.0
-"""So much of the time before the alignment is shown, in s."""
+"""Time in s that is shown before the alignment."""
 POINTS: Final = 4000
 """Most values that are read of one growth."""
 COUNT: Final = "oscillations_counted"

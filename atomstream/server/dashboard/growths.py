@@ -27,9 +27,9 @@ routes = web.RouteTableDef()
 
 SUMMARIES: Final = web.AppKey("dashboard_summaries", SummaryReader)
 MOST: Final = 12
-"""Growths with which one is compared: the newest ones."""
+"""Largest number of growths, the newest ones, with which one is compared."""
 LOOKED_AT: Final = 300
-"""Newest streams among which those of the same recipe are looked for."""
+"""Number of newest streams that are searched for those of the same recipe."""
 OFFERED: Final = 40
 """Growths that can be chosen where neither a sample nor a recipe tells which belong together."""
 BEST: Final = (

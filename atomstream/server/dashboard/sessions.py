@@ -123,7 +123,7 @@ def _behind_tls(request: web.Request) -> bool:
 
 
 CHANGES_S = 1.0
-"""Time in s between two looks whether a command has changed people or keys."""
+"""Interval, in s, of the checks for changes of people or keys by a command."""
 
 
 def watch_sessions(visible: Visible) -> Callable[[web.Application], AsyncIterator[None]]:

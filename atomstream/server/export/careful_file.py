@@ -1,7 +1,8 @@
 """A file for HDF5 that survives a full disk.
 
-Where a write fails, HDF5 can't close its file: the library then keeps it open and may end the whole process later. So
-a failed write is remembered and not reported to HDF5, which closes the useless file in peace; then the error is raised.
+Where a write fails, HDF5 can't close its file: the library then keeps it open and may end the whole process later. So a
+failed write is noted and not reported to HDF5, which then closes the useless file without an error; after that the
+error is raised.
 """
 
 from __future__ import annotations

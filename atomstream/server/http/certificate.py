@@ -1,9 +1,9 @@
 """The server's TLS certificate: read from files, made on request, and replaced while the server runs.
 
-To change the certificate, replace its files, as certbot and similar programs do. The server looks at them every
-few seconds. Connections that are open keep the old certificate, new ones get the new one. Files that can't be read,
-or that do not belong together because only one of them is written yet, are tried again at the next look; until then
-the old certificate remains.
+To change the certificate, replace its files, as certbot and similar programs do. The server checks them every few
+seconds. Connections that are open keep the old certificate, new ones get the new one. Files that can't be read, or that
+do not belong together because only one of them is written yet, are tried again at the next check; until then the old
+certificate remains.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ log = get_logger("atomstream.server")
 CERTIFICATE_FILE: Final = "tls-cert.pem"
 KEY_FILE: Final = "tls-key.pem"
 LOOK_S: Final = 5.0
-"""Time in s between two looks at the files."""
+"""Interval, in s, at which the files are checked."""
 VALID_DAYS: Final = 3650
-"""Validity of a self-signed certificate. A client that pins it does not look at the date."""
+"""Validity of a self-signed certificate. A client that pins it does not check the date."""
 
 _State: TypeAlias = "tuple[tuple[int, int, int], ...]"
 
@@ -78,7 +78,7 @@ class ServerCertificate:
         return changed
 
     async def watch(self) -> None:
-        """Look at the files every few seconds, for as long as the server runs."""
+        """Check the files every few seconds, for as long as the server runs."""
         while True:
             await asyncio.sleep(LOOK_S)
             await asyncio.to_thread(self.look)

@@ -27,12 +27,13 @@ log = get_logger("atomstream.server")
 HALF, UNUSED, IDLE, KNOWN, BUSY = range(5)
 """States: in a request without a key (yet), never used, waiting for a request, the same with a key, in a request."""
 KEPT_UNUSED: Final = 64
-"""The unused connections of an address that were opened first are closed late: they were there before any flood."""
+"""Number of unused connections of an address, those opened first, that are closed last: they were there before any
+flood."""
 STRANGER_BYTES: Final = 16 << 10
 CLIENT_BYTES: Final = 256 << 10
 """Bytes that are received at once from a client without and with a key: hundreds of strangers take little memory."""
 LOOK_S: Final = 5.0
-"""Time in s between two looks at the replies that are being sent."""
+"""Interval, in s, at which the replies that are being sent are checked."""
 RESUMED_BYTES: Final = 48 << 10
 """Bytes that a client has read, at least, when asyncio resumes writing: its high minus its low water mark."""
 
@@ -48,7 +49,7 @@ class Connection(asyncio.Protocol):
         self.peer = _Peer("")
         self.transport: asyncio.Transport | None = None
         self.unread = 0
-        """Bytes of replies that waited at the last look."""
+        """Bytes of replies that waited at the last check."""
         self.progress = 0
         """Bytes of replies that the client has read since the time ``since``. A lower bound: the system has buffers."""
         self.since = 0.0
@@ -104,7 +105,7 @@ class Connection(asyncio.Protocol):
         return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def receive_at_once(self, nbytes: int) -> None:
-        """Receive at most so many bytes per call; asyncio's selector transports have this attribute."""
+        """Receive at most ``nbytes`` per call; asyncio's selector transports have this attribute."""
         transport: Any = self.transport
         if hasattr(transport, "max_size"):
             transport.max_size = nbytes
@@ -282,7 +283,7 @@ class ConnectionGuard:
             self.cut_off(asyncio.get_running_loop().time())
 
     def cut_off(self, now: float) -> None:
-        """Look once at all replies that wait to be read; ``now`` is the loop's time in s."""
+        """Check once all replies that wait to be read; ``now`` is the loop's time in s."""
         for connection in self._stuck(now):
             assert connection.transport is not None
             log.info("a client at %s does not read its reply and is cut off", connection.peer.address)

@@ -26,7 +26,7 @@ from atomstream.system.log_privacy import get_logger, hide
 log = get_logger("atomstream.server")
 
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
-"""Who makes the request; missing if its handler needs no right."""
+"""The principal of the request; missing if its handler needs no right."""
 
 SERVER_KEY: Final = "the server's key"
 """The name of who uses the server's own key."""
@@ -38,7 +38,7 @@ MAX_HIDDEN: Final = 500
 
 
 class Gate:
-    """Who may use one server. Used in its loop.
+    """Authorization for one server. Used in its loop.
 
     ``ring`` has the server's own keys, ``people`` everybody else's; ``limiter`` counts wrong keys. ``cache_s`` is how
     long, in s, they stay valid without being read again, if they are in a database that can't be reached; ``clock`` is

@@ -33,7 +33,7 @@ PREFIX_CHARS: Final = 12
 """Characters at the beginning of a key that are counted together: ``atst_`` and seven more."""
 
 _MAX_COUNTED: Final = 4096
-"""Addresses and beginnings that are remembered; the one not seen for the longest time is forgotten."""
+"""Largest number of addresses and beginnings that are counted; the one not seen for the longest time is dropped."""
 
 
 class GuessLimiter:

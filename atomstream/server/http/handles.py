@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 UNLIMITED: Final = 1 << 14
-"""Handles that are shared out where the system states no limit, as on Windows."""
+"""Number of handles to share out where the system states no limit, as on Windows."""
 PER_STREAM: Final = 4
 """Handles of an open stream: two logs, each open for reading and for writing."""
 

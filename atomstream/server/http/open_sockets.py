@@ -12,7 +12,7 @@ from aiohttp import WSCloseCode, web
 SESSION: Final = web.RequestKey("session", str)
 """Mark of the browser session that a request was allowed by; missing for a request with a key."""
 LOOK_S: Final = 20.0
-"""Time in s between two looks whether open WebSockets are still allowed; changes of people and keys cause one too."""
+"""Interval, in s, of the checks whether open WebSockets are still allowed; changes of people and keys cause one too."""
 
 
 class OpenSockets:

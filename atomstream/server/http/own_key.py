@@ -1,4 +1,4 @@
-"""Changes of the server's own key by an administrator: another one, or none."""
+"""Changes of the server's own key by an administrator: replace it, or revoke it."""
 
 from __future__ import annotations
 

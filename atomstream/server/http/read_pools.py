@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LOOK_S: Final = 0.25
-"""Time in s between two looks whether the client of running work is still connected."""
+"""Interval, in s, of the checks whether the client of running work is still connected."""
 
 
 class ReadPool:

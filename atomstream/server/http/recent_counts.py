@@ -11,7 +11,7 @@ from collections.abc import Callable
 class RecentCounts:
     """Times of the last events of each name: at most ``most`` in ``within_s``.
 
-    At most ``names`` names are remembered; the one not seen for the longest time is forgotten. ``clock`` is
+    At most ``names`` names are stored; the one not seen for the longest time is dropped. ``clock`` is
     monotonic, in s.
     """
 

@@ -161,7 +161,7 @@ class TlsConnection(Connection):
             self._early_end = True
 
     def receive_at_once(self, nbytes: int) -> None:
-        """Receive at most so many bytes per call.
+        """Receive at most ``nbytes`` per call.
 
         asyncio allocates 256 KiB for each connection with TLS. Hundreds of strangers must not take that much.
         """

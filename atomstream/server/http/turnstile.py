@@ -1,4 +1,5 @@
-"""Limits the requests without a key per iteration of the event loop, so that running uploads continue during a flood.
+"""Rate limit for requests without a key: a fixed number per iteration of the event loop, so that uploads continue
+during a flood of requests.
 
 A chunk's upload needs about ten iterations. Without a limit each of them may begin one request of every connection:
 hundreds of cheap requests, such as wrong keys, then add seconds to an upload, although nothing blocks the loop.

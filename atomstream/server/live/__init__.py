@@ -4,6 +4,6 @@
     worker -> live_analysis -> result_store (columns, profiles) and result_log (numbered records)
     result_log -> feed (newest messages in memory; each reader has only a position in the log)
 
-The user's annotations (events, regions, calibration, labels) are in ``analysis/inputs.log``. Both logs are the truth;
-everything in memory is rebuilt from them.
+The user's annotations (events, regions, calibration, labels) are in ``analysis/inputs.log``. Both logs are
+authoritative; everything in memory is rebuilt from them.
 """

@@ -1,4 +1,4 @@
-"""Order in which the chunks of a stream are analysed, and when a missing chunk is skipped. No input or output.
+"""Order in which the chunks of a stream are analysed, and when a missing chunk is skipped. No I/O.
 
 Chunks are analysed in index order. If a chunk is missing while a later one is stored, the analysis waits for it for
 some seconds and then skips it. If it is stored after that, it is late: only its per-frame values are computed.

@@ -176,7 +176,8 @@ class EventBook:
         return history[at - 1] if at else None
 
     def _sent_before(self, entry: EventState) -> EventState | None:
-        """What an analyzer knows of the event when the entry comes: corrections that do not matter are not sent."""
+        """The content of the event that was last sent to an analyzer before this entry; corrections without effect are
+        not sent."""
         known: EventState | None = None
         for state in self.history(entry.id):
             if state == entry:

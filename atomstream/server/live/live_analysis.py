@@ -31,15 +31,17 @@ log = get_logger("atomstream.server")
 P = ParamSpec("P")
 T = TypeVar("T")
 SNAPSHOT_S: Final = 10.0
-"""Time between snapshots in s: so much analysis is repeated after a crash."""
+"""Interval of snapshots, in s: the longest part of the analysis that is repeated after a crash."""
 TRIES: Final = 2
 """Failed analyses of one chunk before the chunk is left out."""
 MOST_FAILURES: Final = 6
 """Failures in a row after which the analysis pauses: more than the tries of one chunk."""
 OPENING_TRIES: Final = 3
-"""Failed tries to continue from a state, before the analysis begins again without it, and then gives no results."""
+"""Number of failed attempts to continue from a stored state. Then the analysis begins without it; after as many more
+failures it ends without results."""
 AHEAD_S: Final = 1.0
-"""Chunks that start within so many s of the next one are kept decoded: short ones arrive several at a time."""
+"""Chunks that start less than this time (s) after the next one to be analysed are kept decoded, because short chunks
+arrive several at a time."""
 DISK_PAUSE_S: Final = 1.0
 
 

@@ -36,7 +36,7 @@ SHARED_RATIO: Final = 256
 MAX_IDLE: Final = 64
 """Number of streams without work whose results stay open for the next request or chunk."""
 REST_S: Final = 2.0
-"""Results that were used within so many s are not closed: a request may still use them."""
+"""Results that were used within this time, in s, are not closed: a request may still use them."""
 IDLE_S: Final = 60.0
 """Time in s without a chunk after which the analysis of a stream that is not ended is closed, if many are open."""
 RESUMED_AT_START: Final = 32
@@ -229,7 +229,7 @@ class ResultsManager:
                 await results.park()
 
     def is_used(self, data_id: str, within_s: float) -> bool:
-        """Whether somebody reads a stream's results or asked for them within so many s, or they are being made."""
+        """Whether a stream's results are being read or made, or were requested within the last ``within_s``."""
         results = self._open.get(data_id)
         if results is None:
             return False
@@ -238,7 +238,7 @@ class ResultsManager:
 
     @contextmanager
     def unnoticed(self, data_id: str) -> Iterator[None]:
-        """What is asked for in this block does not count as use of the stream."""
+        """Context manager: requests in this block do not count as use of the stream."""
         before = self._used_at.get(data_id)
         yield
         if before is not None:
@@ -272,7 +272,7 @@ class ResultsManager:
             await self._open_later(data_id)  # it is ended by its status
 
     async def _followed(self, followed: Followed) -> None:
-        """Chunks came by way of other servers: they are analysed here if the results are in use here."""
+        """Other servers have stored chunks: they are analysed here if the results are in use here."""
         results = self._open.get(followed.data_id)
         if results is None:
             return

@@ -38,14 +38,15 @@ from atomstream.system.own_files import read_plain
 log = get_logger("atomstream.server")
 
 SNAPSHOT_S: Final = 5.0
-"""Time between snapshots in s: so much analysis is repeated by the next owner."""
+"""Interval of snapshots, in s: the longest part of the analysis that the next owner repeats."""
 STATE: Final = "analysis/state"
 KEPT: Final = ("profiles", "inputs.log", "results.log", "checkpoint", "position")
 """Files of an analysis that are stored for processes that have none; each one after those that it refers to."""
 COPY_RECORDS: Final = 120
-"""After so many new records the files of a growing stream are stored. Reading as many again takes 0.4 s."""
+"""Number of new records after which the files of a growing stream are stored. Reading as many again takes 0.4 s."""
 COPY_PART: Final = 20
-"""In a long stream, after this part of all records: 1/20. So what is copied in all is 20 times the files at the end."""
+"""In a long stream the files are stored each time the records have grown by 1/20. So all copies together are 20 times
+as large as the files at the end."""
 RETRY_S: Final = 1.0
 COPY_S: Final = 2.0
 """Time between two copies of a stream's columns and documents to the store."""

@@ -49,7 +49,7 @@ class OwningManager(ResultsManager):
         self._prepare_worker()
 
     async def handle(self, notice: Notice) -> None:
-        """Do what a notice asks for; returns when that is recorded.
+        """Carry out a notice; returns when its effect is recorded.
 
         Raises:
             OutdatedWriterError: another process analyses the stream by now.
@@ -147,7 +147,8 @@ class OwningManager(ResultsManager):
         return outdated or super()._is_unused(data_id, results, idle_s)
 
     async def of(self, data_id: str) -> Any:
-        """The results of a stream; those that another process has taken over are opened anew. Raises as the base."""
+        """The results of a stream; those that another process has taken over are opened again. Raises as in the base
+        class."""
         results = await super().of(data_id)
         if isinstance(results, OwnedResults) and results.outdated.is_set():
             await self._drop(data_id)

@@ -253,6 +253,6 @@ class ReanalysisScheduler:
         self._changed()
 
     def cancel(self) -> None:
-        """Forget a scheduled start."""
+        """Cancel a scheduled start."""
         if self._timer is not None:
             self._timer.cancel()

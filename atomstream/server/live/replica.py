@@ -27,7 +27,7 @@ log = get_logger("atomstream.server")
 T = TypeVar("T")
 POSITION: Final = "position"
 SAVE_EACH: Final = 64
-"""The position is written after so many entries: after a crash so many are read again."""
+"""Number of entries after which the position is written: after a crash at most this number is read again."""
 RETRY_S: Final = 1.0
 
 
@@ -173,7 +173,7 @@ class Replica:
     # -- inputs ------------------------------------------------------------------------------------------
 
     async def add_input(self, entry: AnnotationEntry, key: str = "") -> None:
-        """Store an input for good, and in the files. Raises BusUnavailableError."""
+        """Store an input in the shared log, durably, and in the files. Raises BusUnavailableError."""
         payload = msgspec.msgpack.encode(entry)
         await self._logs.inputs.append(self.data_id, payload, after=None, key=key)
         await self.catch_up_inputs()

@@ -50,7 +50,7 @@ KEPT: Final = CurrentResults.__struct_fields__
 """Fields of a batch that delta encoding applies to."""
 KEY_EACH: Final = 64
 CHECKPOINT_BYTES: Final = 1 << 20
-"""A checkpoint is written when the log has grown by so much, or by the size of the last checkpoint."""
+"""A checkpoint is written when the log has grown by this number of bytes, or by the size of the last checkpoint."""
 MAX_FRAMES: Final = MAX_CHUNK_INDEX * MAX_CHUNK_SIZE
 MAX_EVENTS: Final = 10_000
 """Newest events of the analysis in memory, about 6 MB; older ones are in the log only."""
@@ -186,7 +186,8 @@ class ResultLog:
             return read_plain(self._folder / "results.log")
 
     def has_batch(self, frames_received: int, *, final: bool) -> bool:
-        """True if the batch after so many frames is recorded: after a crash the analysis makes some again."""
+        """True if the batch that was made after ``frames_received`` frames is recorded: after a crash the analysis
+        makes some batches again."""
         return frames_received <= (self._closed_at if final else self.frames_received)
 
     def add(self, record: M) -> M:

@@ -59,7 +59,7 @@ class FramesFolder:
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Remove the folders of dead servers in ``parent``. Folders in use or of other users stay."""
+    """Remove folders in ``parent`` whose servers have ended. Folders in use or of other users stay."""
     for folder in parent.glob(f"{PREFIX}*"):
         # No lock file: being made, or of another program. In a folder that all users may write to, others may create
         # links.

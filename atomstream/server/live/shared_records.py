@@ -100,7 +100,7 @@ class SharedWriter:
         self.after, self._newest = after, newest
 
     def record(self, number: int, stored: StoredRecord, message: NumberedMessage) -> None:
-        """Append a record; returns once it is stored for good.
+        """Append a record; returns once it is stored durably.
 
         Raises:
             OutdatedWriterError: another process owns the stream by now.

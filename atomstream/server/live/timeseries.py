@@ -26,7 +26,7 @@ PROPERTIES: Final = (
 MAX_POINTS: Final = 20_000
 """Points in a reply. Of more frames only every n-th stored one is returned; the frame numbers show it."""
 CHECK_EACH: Final = 1000
-"""Points between two looks whether the client still waits."""
+"""Number of points between two checks whether the client is still connected."""
 _OF_VIEW: Final = {
     "turns": "turns",
     "azimuth_angle": "angle_deg",

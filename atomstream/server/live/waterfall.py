@@ -100,7 +100,7 @@ class Waterfall:
         rows: Any = np.frombuffer(plain["rows"], dtype="<f4").reshape(-1, columns) if columns else None
         if rows is not None:
             if len(rows) > ROWS or not 0.0 < made.step_s < math.inf:
-                raise ValueError("no waterfall has so many rows, or such a step")
+                raise ValueError("its number of rows or its step is impossible")
             made._sums = np.zeros((ROWS, columns), np.float32)
             made._counts = np.zeros(ROWS, np.int32)
             known = np.isfinite(rows).all(axis=1)

@@ -64,7 +64,7 @@ SUB_BATCH_S = 0.5
 """Longest time of frames in one batch, in s: long chunks give several batches, with new fits in each."""
 
 PART_BYTES = 64 << 20
-"""Frames of a chunk are decoded and analysed in parts of at most so many bytes, or of one frame."""
+"""Largest part of a chunk, in bytes, that is decoded and analysed at a time; a part has at least one frame."""
 
 LATE_COLUMNS = frozenset(
     {

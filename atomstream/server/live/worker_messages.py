@@ -81,7 +81,7 @@ class FinishJob(Job, frozen=True, tag="finish"):
 
 
 class CloseJob(Job, frozen=True, tag="close"):
-    """Forget the analyzer."""
+    """Release the analyzer and its memory."""
 
 
 class BatchReply(msgspec.Struct, frozen=True, tag_field="reply", tag="batch"):

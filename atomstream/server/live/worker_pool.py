@@ -30,11 +30,11 @@ from atomstream.system.log_privacy import get_logger
 OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 log = get_logger("atomstream.server")
 JOB_S: Final = 120.0
-"""A job without any message for so long is taken to hang: its worker is killed, as if it had crashed."""
+"""A job that sends no message for this time, in s, counts as hanging: its worker is killed, as if it had crashed."""
 START_S: Final = 120.0
-"""A worker that is not ready after so long is taken to hang, or to be another program."""
+"""A worker that is not ready after this time, in s, counts as hanging, or as another program."""
 START_TRIES: Final = 3
-"""After so many failed starts in a row no worker is started for ``RETRY_S``."""
+"""Number of failed starts in a row after which no worker is started for ``RETRY_S``."""
 RETRY_S: Final = 60.0
 COMMAND: tuple[str, ...] | None = None
 """Command line of a worker, which reads jobs from its standard input. None: the usual one."""

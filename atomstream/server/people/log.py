@@ -52,7 +52,7 @@ class AnyPeopleLog(Protocol):
         """Whether there may be lines that were not read. Takes some microseconds."""
 
     def writing(self) -> AbstractContextManager[Callable[[Entry], None]]:
-        """Context manager: nobody else appends, all lines were read, and the function that it gives appends one."""
+        """Context manager: nobody else appends, all lines were read, and the yielded function appends one."""
 
 
 class PeopleLog:
@@ -128,7 +128,7 @@ class PeopleLog:
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Entry], None]]:
-        """Context manager: no other process appends, all lines were read, and the function that it gives appends one.
+        """Context manager: no other process appends, all lines were read, and the yielded function appends one.
 
         Raises:
             PeopleDamagedError: the file is damaged. ConfigError: another process holds the lock. OSError: of the disk.

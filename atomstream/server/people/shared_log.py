@@ -57,7 +57,7 @@ class SharedPeopleLog:
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Entry], None]]:
-        """Context manager: no other server appends, all lines were read, and the function that it gives appends one.
+        """Context manager: no other server appends, all lines were read, and the yielded function appends one.
 
         Lines are valid at the end of the block, all of them or none.
 

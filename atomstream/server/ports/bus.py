@@ -31,7 +31,8 @@ ANSWER_S: Final = 5.0
 PING_S: Final = 2
 """Time between two pings in s."""
 UNANSWERED: Final = 2
-"""After so many pings without an answer the server is lost, such as a frozen one: its connection would stay open."""
+"""Number of pings without an answer after which the connection counts as lost. Without this, the connection to a frozen
+server would stay open."""
 _DUPLICATES_S: Final = 120
 _PARTS: Final = ("results", "inputs", "notices")
 OWNER: Final = "atomstream_cluster"
@@ -197,7 +198,7 @@ class Bus:
         return lambda: self._listeners.discard(listener)
 
     def hold(self, task: asyncio.Task[None]) -> None:
-        """Keep a short task alive; :meth:`close` waits for it."""
+        """Keep a reference to a short task, so that it is not collected; :meth:`close` waits for it."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

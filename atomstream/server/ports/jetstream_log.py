@@ -23,7 +23,7 @@ _WRONG_LAST: Final = 10071
 _NO_MESSAGE: Final = 10037
 _RETRY_S: Final = 0.3
 _SILENT_S: Final = 10.0
-"""A reader that got nothing for so long asks, in case a message was lost."""
+"""Time in s without a message after which a reader queries the log, in case a message was lost."""
 _WAITING: Final = 4096
 """Messages that wait for one reader; of more, the reader reads the rest from the log."""
 

@@ -35,7 +35,7 @@ LOCK_FILE: Final = ".store-lock"
 _LOCK_WAIT_S: Final = 10.0
 _POLL_S: Final = 0.005
 _NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
-"""Errors of a missing file, or of something else in its place, such as a folder or a link."""
+"""Error numbers of a missing file, or of a folder or a link with its name."""
 
 
 class LocalStore:

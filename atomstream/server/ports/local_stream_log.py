@@ -18,7 +18,7 @@ _READ: Final = 256
 class LocalStreamLog:
     """Each subject is one :class:`~atomstream.system.record_log.RecordLog`, with durable appends.
 
-    See :class:`~atomstream.server.ports.stream_log.StreamLog`. Keys are remembered while the process runs.
+    See :class:`~atomstream.server.ports.stream_log.StreamLog`. Keys are kept in memory for as long as the process runs.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Streams are divided into partitions by their ids. One process at a time owns a partition, and receives the notices
 about its streams. A notice only starts the work of the owner, which then reads the store. So a notice may come twice,
-and a process that takes over a partition looks at the stored chunks, not at the notices.
+and a process that takes over a partition reads the stored chunks, not the earlier notices.
 """
 
 from __future__ import annotations

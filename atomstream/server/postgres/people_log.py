@@ -78,7 +78,7 @@ class LinesTable:
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Callable[[str], bytes]], None]]:
-        """Context manager: no other server appends, all lines were read, and the function that it gives appends one.
+        """Context manager: no other server appends, all lines were read, and the yielded function appends one.
 
         That function receives one that makes the line from the hash of the line before. All lines are valid at the
         end, or none after an exception.

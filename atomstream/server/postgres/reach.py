@@ -25,7 +25,7 @@ only reads, a user or password that is refused, a database that does not exist."
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether ``error`` means that the database can't be reached, as opposed to one of a statement."""
+    """Whether ``error`` means that the database can't be reached, as opposed to an error of a statement."""
     if isinstance(error, (OSError, TimeoutError, PoolTimeoutError)):
         return True
     if not isinstance(error, DBAPIError):

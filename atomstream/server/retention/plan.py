@@ -1,4 +1,4 @@
-"""Which streams are thinned or emptied by the rules, and why. Decides only; nothing is read or changed here."""
+"""Plan of a retention run: which streams the rules thin or empty, and why. Nothing is read or changed here."""
 
 from __future__ import annotations
 

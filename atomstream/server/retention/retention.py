@@ -36,11 +36,11 @@ log = get_logger("atomstream.server")
 audit_log = get_logger("atomstream.server.audit")
 
 USED_S: Final = 900.0
-"""A stream that was asked for within so many seconds is being read."""
+"""A stream that was requested within this number of seconds counts as being read."""
 AFTER_START_S: Final = 600.0
-"""Seconds after a start until a run that was missed, because the server was off, is made up for."""
+"""Seconds from the start of the server to a run that was missed because the server was off."""
 REFRESH_S: Final = 3600.0
-"""The report is read again so often, in case another server has written it."""
+"""Interval, in s, at which the report is read again, in case another server has written it."""
 
 
 class Retention:

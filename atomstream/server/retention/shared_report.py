@@ -32,7 +32,8 @@ log = get_logger("atomstream.server")
 BEAT_S: Final = 20.0
 """Time between two writes of the object while a run goes on."""
 STALE_S: Final = 180.0
-"""After this time without a change, the server of a run counts as dead. A write may take 40 s in a bad network."""
+"""After this time without a change, in s, the server of a run counts as ended. A write may take 40 s in a bad
+network."""
 
 
 class _Noted(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +91,7 @@ class StoreRecord:
             if self.report is not None and self.report.running and self._clock() - self._seen[1] < STALE_S:
                 raise ConfigError(
                     "Another server of the cluster applies the rules at present. Nothing was changed; GET /retention "
-                    f"has its report. If that server has gone, others can begin after {STALE_S:g} s."
+                    f"has its report. If that server has ended, others can begin after {STALE_S:g} s."
                 )
             report = RetentionReport(began=began, running=True)
             with suppress(ObjectExistsError, StaleObjectError):  # another server was faster: read again

@@ -19,8 +19,8 @@ from atomstream.server.signals.chunks import F64, Points
 
 AFTER_S: Final = 60.0
 AFTER_INTERVALS: Final = 10.0
-"""The last value of a channel holds for so many s, or so many of its usual intervals if that is longer; of a channel
-with one value, for ever."""
+"""Time in s, and number of usual intervals, for which the last value of a channel holds; the longer one counts. The
+value of a channel with a single value holds without limit."""
 
 
 def held(points: Points, times: npt.NDArray[Any]) -> F64:

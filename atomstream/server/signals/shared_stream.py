@@ -26,7 +26,7 @@ from atomstream.system.record_log import Record
 log = get_logger("atomstream.server")
 
 PERIOD_S: Final = 2.0
-"""Least time between two looks for the chunks of other servers; longer where a look takes long."""
+"""Least interval, in s, of the searches for chunks of other servers; longer if a search takes long."""
 _PATIENCE: Final = 20
 _READERS: Final = 8
 
@@ -90,7 +90,7 @@ class SharedSignalStream(SignalStream):
         self._log.append(record)
 
     def follow(self) -> None:
-        """Add the chunks that other servers have stored, if the last look was some time ago."""
+        """Add the chunks that other servers have stored, unless the last search was just before."""
         with self._following:
             began = time.monotonic()
             if began - self._looked_at < self._pause_s:

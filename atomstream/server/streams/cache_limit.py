@@ -18,9 +18,9 @@ from typing import Final
 from atomstream.server.archive.metadata import ABOUT, is_stream_id
 
 ROOM: Final = 0.9
-"""A full cache is emptied to this part of its limit."""
+"""A full cache is reduced to this share of its limit."""
 YOUNG_S: Final = 60.0
-"""A shard that was stored or fetched within so many s stays: somebody may be about to read it."""
+"""A shard that was stored or fetched within this time, in s, stays: it may be read soon."""
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ log = get_logger("atomstream.server")
 RETRY_S: Final = 10.0
 """Time in s until a status that the disk refused is stored again."""
 FINISHING_S: Final = 60.0
-"""After this time without a change, the server that was finishing a stream has gone, in s."""
+"""After this time without a change, in s, the server that was finishing a stream counts as ended."""
 OPEN: tuple[Status, ...] = ("stream_active", "stream_interrupted")
 
 
@@ -73,7 +73,7 @@ class Lifecycle:
                 )
 
     async def take_over(self) -> None:
-        """Time the open streams of servers that have gone, and finish those that such a server was finishing.
+        """Time the open streams of servers that have ended, and finish those that such a server was finishing.
 
         For servers that share a catalogue. Every one of them does it: the first one to change a status is enough.
         """
@@ -123,7 +123,7 @@ class Lifecycle:
         self._interrupted.discard(data_id)
 
     async def forget(self, data_id: str) -> None:
-        """The stream is being deleted: end its timing, and wait for the work on its end."""
+        """Stop timing a stream that is being deleted, and wait until the work on its end is done."""
         self._forget(data_id)
         while (task := self._finishing.get(data_id)) is not None and not task.done():
             await asyncio.wait([task])
@@ -254,7 +254,7 @@ class Lifecycle:
             silent_s >= min(silence_s, abandon_s)
             and (archive := await self._streams.archive(data_id)).is_cache
         ):
-            if (await self._streams.current(data_id)).status not in OPEN:  # ended by way of another server
+            if (await self._streams.current(data_id)).status not in OPEN:  # another server has ended it
                 self._forget(data_id)
                 return None
             if await asyncio.to_thread(archive.follow):

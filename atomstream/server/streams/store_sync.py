@@ -36,11 +36,12 @@ log = get_logger("atomstream.server")
 
 PERIOD_S: Final = 2.0
 SEARCH_S: Final = 10.0
-"""Time between two looks for new streams, and for chunks in gaps."""
+"""Interval, in s, of the searches for new streams, and for chunks in gaps."""
 SHARED_SEARCH_S: Final = 600.0
-"""The same for streams that a shared catalogue lacks: a server was killed before it wrote their rows."""
+"""Interval, in s, of the searches for streams that a shared catalogue lacks, because a server was killed before it
+wrote their rows."""
 SHRINK_S: Final = 60.0
-"""Time between two looks at the size of the cache, and at the descriptions of open streams that have ended."""
+"""Interval, in s, of the checks of the size of the cache, and of the descriptions of open streams that have ended."""
 _READERS: Final = 8
 
 Found: TypeAlias = tuple[StreamMetadata, int]
@@ -51,9 +52,9 @@ class StoreSync:
     """The exchange of one server with ``store``. Used in the server's loop; begun by :meth:`run`.
 
     ``copies`` is False if the process that analyses a stream copies it to the store.
-    ``searches`` is False if the servers share their catalogue: it has all streams, but for those that it lost, and that
-    are added. ``remove(data_id)`` is called for a stream that another server has deleted; ``refresh()`` reads other
-    lists of the store again. The cache may have ``cache_bytes``.
+    ``searches`` is False if the servers share their catalogue: it has all streams. Those that it has lost are added.
+    ``remove(data_id)`` is called for a stream that another server has deleted; ``refresh()`` reads other lists of the
+    store again. The cache may have ``cache_bytes``.
     """
 
     def __init__(

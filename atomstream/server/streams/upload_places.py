@@ -15,7 +15,7 @@ from typing import Final
 from atomstream.server.http.responses import HttpError
 
 YOUNG_S: Final = 1.0
-"""An upload that has lasted so many seconds may be judged by its rate."""
+"""Seconds after which an upload may lose its place because of a low rate."""
 
 
 @dataclass(eq=False, slots=True)

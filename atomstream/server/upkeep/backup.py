@@ -46,7 +46,8 @@ from atomstream.system.own_files import FILE_MODE, is_link, open_file, prepare_f
 
 PIECE_BYTES: Final = 1 << 20
 SETTLED_NS: Final = 2_000_000_000
-"""A file is linked in the next backup only if it had not changed for so long: clocks of disks are coarse."""
+"""Age in s from which on a file may be linked in the next backup instead of copied: the time stamps of disks are
+coarse."""
 
 _RUNNING: Final = "analysis/running"
 _RESULTS: Final = "analysis/results.log"

@@ -29,7 +29,7 @@ class Clock:
 
 
 async def statuses(limiter: GuessLimiter, count: int, address: str, key: str = "guess{}") -> list[int]:
-    """The statuses of so many wrong keys, presented at once."""
+    """Present ``count`` wrong keys at the same time; return the statuses of the replies."""
     tries = [limiter.refuse(address, key.format(k), "GET '/'", "wrong") for k in range(count)]
     return [error.status for error in await asyncio.gather(*tries)]
 

@@ -10,7 +10,7 @@ from tests.server.live.test_messages import message
 
 
 def numbered(seq: int, nbytes: int) -> BatchMessage:
-    """A batch with so many bytes of per-frame values."""
+    """A batch with ``nbytes`` bytes of per-frame values."""
     return msgspec.structs.replace(message(), seq=seq, columns={"a": bytes(nbytes)}, lines={}, profile=b"")
 
 

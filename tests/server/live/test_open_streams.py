@@ -30,7 +30,7 @@ def open_files(folder: Path) -> list[str]:
 
 
 async def analysed(client: WireClient, data_id: str, frames: int) -> None:
-    """Wait until so many frames have results."""
+    """Wait until ``frames`` frames have results."""
     while (await client.ask("GET", f"/rheed/stream/{data_id}/analysis"))[1]["frames_analysed"] < frames:
         await asyncio.sleep(0.02)
 
@@ -98,7 +98,7 @@ async def test_too_many_streams_at_once(serve: Serve, monkeypatch: pytest.Monkey
 
 
 async def analysed_soon(client: WireClient, data_id: str, frames: int) -> None:
-    """Wait until so many frames have results; the stream may have to wait for room."""
+    """Wait until ``frames`` frames have results; the stream may have to wait for room."""
     while True:
         status, reply = await client.ask("GET", f"/rheed/stream/{data_id}/analysis")
         if status == 200 and reply["frames_analysed"] >= frames:

@@ -49,7 +49,7 @@ def test_another_analysis_finds_the_same_azimuths(
 
 
 def turn(number: int) -> tuple[ViewRecord, dict[str, float | None]]:
-    """A view after so many turns, and where that was."""
+    """A view after ``number`` turns, with its frame and time."""
     spacing = MeasurementRecord(40.0 + number / 7.0, None if number % 3 else 0.02, "px")
     return ViewRecord(3, 91.5, 0.9, spacing, 7.0, number), {
         "frame": 480 * number,

@@ -118,7 +118,8 @@ def test_the_estimate() -> None:
 
 
 def test_the_frames_that_stay() -> None:
-    """One in so many by the frame's number, and all near an event; frames without a time only by their number."""
+    """One frame in ``every`` is kept by its number, and all near an event; frames without a time only by their
+    number."""
     times = np.array([10.0, 10.1, np.nan, 10.3, 10.4, 10.5, 10.6, 10.7])
     events = np.array([-5.0, 10.34, 99.0])
     kept = frames_to_keep(9, times, 5, events, 0.1)

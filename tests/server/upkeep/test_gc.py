@@ -16,7 +16,7 @@ DAY_S = 86_400.0
 
 
 def find(folder: Path, after_days: float, *, delete: bool = False, days: float = 30.0) -> set[str]:
-    """The names of what is found so many days from now."""
+    """The names of what is found ``after_days`` days from now."""
     report: GcReport = collect_garbage(
         folder, days=days, delete=delete, clock=lambda: time.time() + after_days * DAY_S
     )
