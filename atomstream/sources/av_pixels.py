@@ -55,10 +55,13 @@ class Picture:
     chroma: tuple[Samples, ...] = ()
 
 
-def picture_of(name: str, frame: Any, options: ReadOptions, *, monochrome: bool = False) -> Picture:
+def picture_of(
+    name: str, frame: Any, options: ReadOptions, *, monochrome: bool = False, padded: bool = False
+) -> Picture:
     """Return the samples of a decoded frame of PyAV. Raises :class:`ConfigError` for formats that are not known.
 
-    ``monochrome``: the file has no chroma, also if the decoder gives some.
+    ``monochrome``: the file has no chroma, also if the decoder gives some. ``padded``: the fourth byte of a pixel is
+    no opacity but unused, whatever the decoder calls it.
     """
     frame = _top_down(frame)
     found = frame.format.name
@@ -78,7 +81,11 @@ def picture_of(name: str, frame: Any, options: ReadOptions, *, monochrome: bool 
         bits = np.unpackbits(_plane(frame, 0, np.dtype(np.uint8), (frame.width + 7) // 8), axis=1)
         meaning: Meaning = "white_is_zero" if found == "monow" else "grey"
         return Picture(PixelFormat(np.dtype(bool), meaning), bits[:, : frame.width].astype(bool))
-    return _packed(name, frame)
+    picture = _packed(name, frame)
+    if padded and picture.pixels.opacity:
+        colours = replace(picture.pixels, samples=picture.pixels.samples - 1, opacity=False)
+        return Picture(colours, picture.samples[..., :-1])
+    return picture
 
 
 def orientation_of(name: str, frame: Any) -> int:

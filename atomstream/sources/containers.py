@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from .damage import plain
 from .geometry import Geometry
 from .packed import LAYOUTS
 
@@ -35,7 +36,7 @@ def why_not_open(path: Path, error: BaseException) -> str:
             "cut off. Copy it again; if there is no whole copy, a program such as untrunc can repair it with another "
             "file of the same camera"
         )
-    return " ".join(str(error).split())
+    return plain(error)
 
 
 def _has_index(path: Path) -> bool:
@@ -90,6 +91,12 @@ def fourcc(path: Path) -> str:
     """Return the code of an AVI's pixels or codec, for messages; empty for other files."""
     header = _avi_format(path)
     return "" if header is None else header[2].decode("latin-1").strip("\0 ")
+
+
+def has_unused_bytes(path: Path) -> bool:
+    """Return True for an AVI of uncompressed colours (BI_RGB): of 32 bits of a pixel, the fourth byte is unused."""
+    header = _avi_format(path)
+    return header is not None and header[2] == bytes(4)
 
 
 def raw_pixels(path: Path) -> Geometry | None:

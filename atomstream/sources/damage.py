@@ -55,6 +55,7 @@ class UnreadableFileError(ConfigError):
 
     def __init__(self, path: str, kind: str, reason: str) -> None:
         super().__init__(f"{path} can't be read as {kind}: {reason}")
+        self.kind = kind
         self.reason = reason
 
 
@@ -79,8 +80,14 @@ def read_error(error: OSError, file: str, byte: int | None = None) -> FrameDamag
 
 def decode_error(error: BaseException, file: str, byte: int | None = None) -> FrameDamage:
     """Describe an error of a decoder as damage of one frame."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = plain(error)
     return FrameDamage(f"it can't be decoded ({text})", file, byte)
+
+
+def plain(error: BaseException) -> str:
+    """Return the message of a library's error in one line, without numbers that only its programmers need."""
+    text = getattr(error, "strerror", None) if isinstance(error, OSError | ValueError) else None
+    return " ".join(str(text or error).split()) or type(error).__name__
 
 
 class ChunkBuilder:

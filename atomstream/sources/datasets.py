@@ -26,13 +26,11 @@ def chosen_array(path: object, shapes: Mapping[str, tuple[int, ...]], dataset: s
         large = [name for name, shape in shapes.items() if len(shape) >= least]
         if len(large) == 1:
             return large[0]
+    if not shapes:
+        raise ConfigError(f"{path} has no array that could be frames")
     raise ConfigError(
-        f"{path} has no array {DEFAULT!r}"
-        + (
-            f", and several could be meant; choose a dataset of {_listed(shapes)} (--dataset)"
-            if shapes
-            else ""
-        )
+        f"{path} has no array {DEFAULT!r}, and several could be meant; choose a dataset of {_listed(shapes)} "
+        "(--dataset)"
     )
 
 

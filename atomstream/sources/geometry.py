@@ -63,8 +63,9 @@ class Geometry:
             return self.packed.frames(block, self.height, self.width)
         top = (1 << self.bits) - 1
         if self.bits not in (8, 16) and int(block.max(initial=0)) > top:
+            frame = first + int(np.argmax((block > top).any(axis=tuple(range(1, block.ndim)))))
             raise ConfigError(
-                f"{name}: frame {first}, or one of {len(block) - 1} after it, has a pixel of {int(block.max())}, but "
+                f"{name}: frame {frame} has a pixel of {int(block[frame - first].max())}, but "
                 f"pixels of {self.bits} bits are at most {top}: state the right pixel by --geometry (16 accepts all)"
             )
         return block

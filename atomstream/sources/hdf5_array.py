@@ -7,6 +7,7 @@ for virtual datasets whose files are missing. Both are errors here.
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from atomstream.errors import ConfigError
 
-from .damage import FrameDamage, decode_error
+from .damage import FrameDamage, UnreadableFileError, decode_error
 from .frame_source import optional_package
 
 FILTERS: Final = {
@@ -36,7 +37,7 @@ def open_file(path: Path) -> Any:
                 raise
             return h5py.File(path, "r", locking=False, swmr=True)
     except OSError as error:
-        raise ConfigError(f"{path} can't be read as HDF5: {_plain(error, path)}") from error
+        raise UnreadableFileError(str(path), "HDF5", _plain(error, path)) from error
 
 
 def _plain(error: OSError, path: Path) -> str:
@@ -64,6 +65,7 @@ class Hdf5Array:
         self.dtype: np.dtype[Any] = dataset.dtype
         _check_filters(f"{path} [{name}]", dataset)
         _check_parts(path, name, dataset)
+        self._mapped = _mapped(dataset)
         self._file: Any = None
         self._dataset: Any = None
 
@@ -84,20 +86,44 @@ class Hdf5Array:
             raise decode_error(error, self.path.name) from error
 
     def _check_written(self, key: Any) -> None:
-        """Raise FrameDamage if a chunk of this part was never written."""
+        """Raise FrameDamage if a chunk of this part was never written, or if no file holds a part of it."""
+        keys = key if isinstance(key, tuple) else (key,)
+        keys += (slice(None),) * (len(self.shape) - len(keys))
+        asked = []
+        for k, length in zip(keys, self.shape, strict=True):
+            part = k if isinstance(k, slice) else slice(int(k), int(k) + 1)
+            asked.append(part.indices(length)[:2])
+        if self._mapped is not None:
+            self._check_mapped(asked)
         chunks = self._dataset.chunks
         if chunks is None:
             return
-        keys = key if isinstance(key, tuple) else (key,)
-        keys += (slice(None),) * (len(self.shape) - len(keys))
-        starts = []
-        for k, length, step in zip(keys, self.shape, chunks, strict=True):
-            part = k if isinstance(k, slice) else slice(int(k), int(k) + 1)
-            begin, end, _ = part.indices(length)
-            starts.append(range(begin - begin % step, end, step))
+        starts = [
+            range(begin - begin % step, end, step) for (begin, end), step in zip(asked, chunks, strict=True)
+        ]
         for place in itertools.product(*starts):
             if self._dataset.id.get_chunk_info_by_coord(place).byte_offset is None:
                 raise FrameDamage("it was never written (HDF5 has no chunk for it)", self.path.name)
+
+    def _check_mapped(self, asked: list[tuple[int, int]]) -> None:
+        """Raise FrameDamage if a place of this part belongs to no file of a virtual dataset: HDF5 gives zeros there."""
+        (begin, end), *inner = asked
+        for frame in range(begin, end):
+            held = sum(
+                _common(first[1:], last[1:], inner)
+                for first, last in self._mapped or ()
+                if first[0] <= frame <= last[0]
+            )
+            if held < math.prod(stop - start for start, stop in inner):
+                raise FrameDamage("no file of the virtual dataset holds it", self.path.name)
+
+
+def _common(first: tuple[int, ...], last: tuple[int, ...], asked: list[tuple[int, int]]) -> int:
+    """Return how many places two blocks have in common."""
+    return math.prod(
+        max(0, min(stop, high + 1) - max(start, low))
+        for low, high, (start, stop) in zip(first, last, asked, strict=True)
+    )
 
 
 def _check_filters(name: str, dataset: Any) -> None:
@@ -119,8 +145,25 @@ def _check_filters(name: str, dataset: Any) -> None:
 def _check_parts(path: Path, name: str, dataset: Any) -> None:
     """Raise ConfigError if frames of the dataset are in other files which are missing, or were never written."""
     if dataset.is_virtual:
+        folder = Path(dataset.file.filename).parent
         for source in dataset.virtual_sources():
-            if source.file_name != "." and not (path.parent / source.file_name).exists():
+            if source.file_name != "." and not (folder / source.file_name).exists():
                 raise ConfigError(f"{path} [{name}] has frames in {source.file_name}, which is missing")
     elif dataset.size and not dataset.external and dataset.id.get_storage_size() == 0:
         raise ConfigError(f"{path} [{name}] is empty: its frames were never written")
+
+
+def _mapped(dataset: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]] | None:
+    """Return the parts of a virtual dataset that are stored somewhere, as first and last places; None for others.
+
+    Of a part whose bounds HDF5 does not state, such as an unlimited one, the whole dataset is returned.
+    """
+    if not dataset.is_virtual:
+        return None
+    parts = []
+    for source in dataset.virtual_sources():
+        if "%b" in source.file_name or source.vspace.get_select_npoints() > dataset.size:
+            return [(tuple(0 for _ in dataset.shape), tuple(n - 1 for n in dataset.shape))]
+        first, last = source.vspace.get_select_bounds()
+        parts.append((tuple(map(int, first)), tuple(map(int, last))))
+    return parts

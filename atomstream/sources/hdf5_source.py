@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
+from atomstream.errors import ConfigError
 
 from .arrays import ArraySource
 from .axes import Layout, layout, letters_of_names
 from .datasets import chosen_array
 from .frame_source import Times
 from .hdf5_array import Hdf5Array, open_file
+from .hdf5_contents import hdf5_arrays, image_pixels
 from .options import ReadOptions
 from .times import TIME_NAMES, named_times, seconds, unit_seconds
 
-HDF5_SUFFIXES: Final = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5"})
+HDF5_SUFFIXES: Final = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc", ".nc4", ".mat"})
 
 _AREA_DETECTOR: Final = ("entry/data/data", "entry/instrument/detector/data")
 _STAMPS: Final = "entry/instrument/NDAttributes/NDArrayTimeStamp"
@@ -29,38 +33,68 @@ def open_hdf5(path: Path, options: ReadOptions) -> ArraySource:
     ``time`` beside the frames. An attribute ``fps`` is the nominal rate.
     """
     with open_file(path) as file:
-        dataset = _chosen(path, file, options.dataset)
-        name = dataset.name.lstrip("/")
-        known = _axes(dataset)
-        times = None
-        if not options.ignore_times:
-            place = layout(f"{path} [{name}]", dataset.shape, options.axes, known=known)
-            times = _times(f"{path} [{name}]", dataset, place, options.time_unit)
+        found = _chosen(path, file, options.dataset)
+        dataset, label = found.node, f"{path} [{found.name}]"
+        _check_order(label, dataset, options.axes)
+        known = _axes(found)
+        place = layout(label, dataset.shape, options.axes, known=known)
+        times = None if options.ignore_times else _times(label, found, place, options.time_unit)
         return ArraySource(
-            Hdf5Array(path, name, dataset),
-            name=f"{path} [{name}]",
-            fps=_rate(dataset),
+            Hdf5Array(path, found.name, dataset),
+            name=label,
+            fps=_rate(found),
             times_s=times,
             axes=options.axes,
             channel=options.channel,
             levels=options.levels,
+            pixels=image_pixels(label, dataset, place.n_samples),
             known_axes=known,
             skip_damaged=options.skip_damaged,
         )
 
 
-def _chosen(path: Path, file: Any, dataset: str | None) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A dataset by its path in the opened file; links to other files are followed."""
+
+    name: str
+    node: Any
+    group: Any
+    """The group that contains the dataset, or the link to it."""
+
+
+def _found(file: Any, node: Any, name: str | None = None) -> _Found:
+    path = (node.name if name is None else name).strip("/")
+    return _Found(path, node, file[path.rpartition("/")[0] or "/"])
+
+
+def _chosen(path: Path, file: Any, dataset: str | None) -> _Found:
     if dataset is not None:
         node = _node(file, dataset)
-        found = node if _is_frames(node, 2) else _signal(node)
-        if found is not None:
-            return found
+        if _is_frames(node, 2):
+            return _found(file, node, dataset)
+        signal = _signal(dataset, node)
+        if signal is not None:
+            return _found(file, signal[1], signal[0])
     else:
-        for candidate in (_nexus_default(file), *(_node(file, name) for name in _AREA_DETECTOR)):
-            if candidate is not None and _is_frames(candidate, 2):
-                return candidate
-    arrays = {node.name.lstrip("/"): node for node in _all(file, 2)}
-    return arrays[chosen_array(path, {name: node.shape for name, node in arrays.items()}, dataset)]
+        areas = [(name, _node(file, name)) for name in _AREA_DETECTOR]
+        for candidate in (_nexus_default(file), *areas):
+            if candidate is not None and _is_frames(candidate[1], 2):
+                return _found(file, candidate[1], candidate[0])
+    arrays, dead = hdf5_arrays(file)
+    try:
+        name = chosen_array(path, {name: node.shape for name, node in arrays.items()}, dataset)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_dead_links(dead)}") from None
+    return _found(file, arrays[name], name)
+
+
+def _dead_links(dead: dict[str, str]) -> str:
+    if not dead:
+        return ""
+    listed = ", ".join(f"{name} to {target}" for name, target in sorted(dead.items())[:5])
+    more = f" and {len(dead) - 5} more" if len(dead) > 5 else ""
+    return f". These links in it lead to nothing: {listed}{more}; a file that is linked must lie where the link says"
 
 
 def _node(group: Any, name: Any) -> Any:
@@ -80,79 +114,85 @@ def _is_frames(node: Any, least_axes: int) -> bool:
     return kind in set("buif") and len(node.shape or ()) >= least_axes
 
 
-def _all(file: Any, least_axes: int) -> list[Any]:
-    found: list[Any] = []
-
-    def visit(_: str, node: Any) -> None:
-        if _is_frames(node, least_axes):
-            found.append(node)
-
-    file.visititems(visit)
-    return found
-
-
-def _nexus_default(file: Any) -> Any:
-    """Return the array that the attributes ``default`` and ``signal`` of a NeXus file lead to, or None."""
-    node = file
+def _nexus_default(file: Any) -> tuple[str, Any] | None:
+    """Return the array that the attributes ``default`` and ``signal`` of a NeXus file lead to, with its path."""
+    path, node = "", file
     for _ in range(8):  # root, entry, data; files may nest entries
-        signal = _signal(node)
+        signal = _signal(path, node)
         if signal is not None:
             return signal
-        following = _node(node, node.attrs.get("default", ""))
+        name = _text(node.attrs.get("default", ""))
+        following = _node(node, name)
         if following is None or not hasattr(following, "keys"):
             break
-        node = following
+        path, node = f"{path}/{name}", following
     signals = [
         signal
-        for entry in _groups(file)
-        for group in (entry, *_groups(entry))
-        if (signal := _signal(group)) is not None and _is_frames(signal, 3)
+        for entry_path, entry in _groups("", file)
+        for group_path, group in ((entry_path, entry), *_groups(entry_path, entry))
+        if (signal := _signal(group_path, group)) is not None and _is_frames(signal[1], 3)
     ]
-    unique = {signal.name: signal for signal in signals}
+    unique = {signal[1].name: signal for signal in signals}
     return next(iter(unique.values())) if len(unique) == 1 else None
 
 
-def _groups(group: Any) -> list[Any]:
-    nodes = (_node(group, name) for name in group)
-    return [node for node in nodes if hasattr(node, "keys")]
+def _groups(path: str, group: Any) -> list[tuple[str, Any]]:
+    nodes = [(f"{path}/{name}", _node(group, name)) for name in group]
+    return [(name, node) for name, node in nodes if hasattr(node, "keys")]
 
 
-def _signal(group: Any) -> Any:
+def _signal(path: str, group: Any) -> tuple[str, Any] | None:
+    """Return the signal of NXdata with its path, None for other groups."""
     if not hasattr(group, "keys"):
         return None
-    signal = _node(group, group.attrs.get("signal", ""))
+    name = _text(group.attrs.get("signal", ""))
+    signal = _node(group, name)
     if signal is not None and _is_frames(signal, 2):
-        return signal
+        return f"{path}/{name}", signal
     for name in group:  # before 2014 the dataset itself had the attribute
         node = _node(group, name)
         if _is_frames(node, 2) and str(_text(node.attrs.get("signal", ""))) == "1":
-            return node
+            return f"{path}/{name}", node
     return None
 
 
-def _rate(dataset: Any) -> float | None:
-    for node in (dataset, dataset.parent, dataset.file):
+def _rate(found: _Found) -> float | None:
+    for node in (found.node, found.group, found.group.file):
         value = node.attrs.get("fps")
         if isinstance(value, int | float | np.number) and value > 0:
             return float(value)
     return None
 
 
-def _axes(dataset: Any) -> str | None:
+def _axes(found: _Found) -> str | None:
     """Return the letters of the axes that NXdata or the dataset's dimensions name, None if they name none."""
-    names = [_text(name) for name in np.atleast_1d(dataset.parent.attrs.get("axes", []))]
-    if len(names) != len(dataset.shape):
-        names = [dimension.label for dimension in dataset.dims]
+    names = [_text(name) for name in np.atleast_1d(found.group.attrs.get("axes", []))]
+    if len(names) != len(found.node.shape):
+        names = [dimension.label or _scale_name(dimension) for dimension in found.node.dims]
     return letters_of_names(tuple(str(name) for name in names))
 
 
-def _times(name: str, dataset: Any, place: Layout, stated_unit: str | None) -> Times | None:
+def _scale_name(dimension: Any) -> str:
+    """Return the name of the only dimension scale of an axis, as NetCDF names its axes; empty without one."""
+    scales = dimension.keys()
+    return str(scales[0]) if len(scales) == 1 else ""
+
+
+def _check_order(label: str, dataset: Any, axes: str | None) -> None:
+    if axes is None and "MATLAB_class" in dataset.attrs:
+        raise ConfigError(
+            f"{label} was written by MATLAB, which stores the axes of a variable in reversed order: state them by "
+            "axes (--axes), such as NXY for a variable of rows, columns and frames"
+        )
+
+
+def _times(name: str, found: _Found, place: Layout, stated_unit: str | None) -> Times | None:
     """Return the times in s of the frames, None if the file has none."""
     axis = place.counting[0] if len(place.counting) == 1 else 0
-    beside = dataset.parent
+    beside = found.group
     axes = [_text(axis_name) for axis_name in np.atleast_1d(beside.attrs.get("axes", []))]
-    named = axes[axis] if len(axes) == len(dataset.shape) else None
-    columns = [(named, _node(beside, named)), (_STAMPS, _node(dataset.file, _STAMPS))]
+    named = axes[axis] if len(axes) == len(found.node.shape) else None
+    columns = [(named, _node(beside, named)), (_STAMPS, _node(beside.file, _STAMPS))]
     columns += [(key, _node(beside, key)) for key in sorted(beside) if key.casefold() in TIME_NAMES]
     for key, column in columns:
         if tuple(getattr(column, "shape", ())) != (place.n_frames,) or column.dtype.kind not in "iuf":

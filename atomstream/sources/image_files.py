@@ -74,4 +74,4 @@ def _others(folder: Path) -> str:
     if not found:
         return ""
     listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items())[:5])
-    return f" (but {listed}; files of other kinds are given by their names, several in a row)"
+    return f" (but {listed}, of several kinds or none that is read: give the files by their names, several in a row)"

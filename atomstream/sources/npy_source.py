@@ -16,7 +16,7 @@ from atomstream.errors import ConfigError
 from .arrays import ArraySource
 from .axes import Sliceable
 from .damage import FrameDamage, UnreadableFileError, decode_error
-from .datasets import chosen_array
+from .datasets import DEFAULT, chosen_array
 from .file_frames import FileFrames
 from .frame_source import Times
 from .options import ReadOptions
@@ -61,7 +61,7 @@ def open_npz(path: Path, options: ReadOptions) -> ArraySource:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            headers = {name: _member_header(archive, member) for name, member in members.items()}
+            headers = _headers_of(archive, members, options.dataset)
             chosen = chosen_array(
                 path, {name: header[0] for name, header in headers.items()}, options.dataset
             )
@@ -79,6 +79,31 @@ def open_npz(path: Path, options: ReadOptions) -> ArraySource:
             raise
         raise UnreadableFileError(str(path), ".npz", str(error)) from error
     return _source(array, f"{path} [{chosen}]", options, times)
+
+
+def _headers_of(
+    archive: zipfile.ZipFile, members: dict[str, str], dataset: str | None
+) -> dict[str, tuple[tuple[int, ...], bool, np.dtype[Any]]]:
+    """Return shape, order and type of all arrays of numbers.
+
+    Arrays of Python objects beside the frames are left out; to read them would run code that the file contains.
+    """
+    headers, refused = {}, None
+    for name, member in members.items():
+        try:
+            headers[name] = _member_header(archive, member)
+        except _HasObjectsError as error:
+            if name == (dataset or DEFAULT).strip("/"):
+                raise
+            refused = error
+    if refused is not None and not headers:
+        raise refused
+    return headers
+
+
+class _HasObjectsError(ValueError):
+    def __init__(self) -> None:
+        super().__init__("it holds Python objects, and no numbers")
 
 
 def _member_header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -160,7 +185,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, and no numbers")
+        raise _HasObjectsError
     return shape, fortran, dtype
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from atomstream.errors import ConfigError
 
+from .damage import UnreadableFileError
 from .frame_source import FrameSource, first_chunk
 from .hdf5_source import HDF5_SUFFIXES, open_hdf5
 from .image_files import IMAGE_SUFFIXES, TIFF_SUFFIXES
@@ -16,8 +18,10 @@ from .images import open_images
 from .norpix import open_norpix
 from .npy_source import open_npy, open_npz
 from .options import ReadOptions
+from .ordering import ordered
 from .raw_source import RAW_SUFFIXES, open_raw
-from .sequence import SourceSequence
+from .sequence import SourceSequence, warn_of_order
+from .signatures import content_note
 from .tiff import open_tiff
 from .video import open_video
 from .zarr_source import is_zarr, open_zarr
@@ -27,7 +31,8 @@ Opener: TypeAlias = Callable[[Path, ReadOptions], FrameSource]
 VIDEO_SUFFIXES = frozenset(
     {
         ".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".wmv", ".mpg", ".mpeg", ".ts", ".y4m", ".flv", ".ogv",
-        ".gif", ".mjpg", ".mjpeg", ".asf", ".mts", ".m2ts", ".3gp",
+        ".gif", ".mjpg", ".mjpeg", ".asf", ".mts", ".m2ts", ".3gp", ".h264", ".264", ".h265", ".265", ".hevc", ".mxf",
+        ".m2v", ".nut", ".vob", ".qt",
     }
 )  # fmt: skip
 
@@ -97,15 +102,27 @@ def open_source(
     options = ReadOptions(
         dataset, axes, channel, levels, video_range, order, time_unit, ignore_times, skip_damaged, geometry
     )
-    source = _opener(where, options)(where, options)
+    try:
+        source = _opener(where, options)(where, options)
+    except UnreadableFileError as error:
+        note = content_note(where, _alike(where.suffix.casefold()))
+        if not note:
+            raise
+        raise UnreadableFileError(str(where), error.kind, f"{error.reason}{note}") from error
     _read_first(source)
     return source
+
+
+def _alike(suffix: str) -> frozenset[str]:
+    """Return the endings that have the same reader."""
+    return frozenset(other for other, opener in _KINDS.items() if opener is _KINDS.get(suffix))
 
 
 def open_sources(paths: Sequence[str | PathLike[str]], **options: Any) -> FrameSource:
     """Open one file, or several in a row as one recording; the options are those of :func:`open_source`."""
     if not paths:
         raise ConfigError("no file is given")
+    warn_of_order([Path(path) for path in paths])
     sources = [open_source(path, **options) for path in paths]
     return sources[0] if len(sources) == 1 else SourceSequence(sources)
 
@@ -120,6 +137,24 @@ def _read_first(source: FrameSource) -> None:
         raise ConfigError(f"{source.name} is empty: no frame can be read{gaps}")
 
 
+def _parts_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that holds a recording in several files of one kind; empty for others.
+
+    Images are not meant: each of them is one frame, and :func:`open_images` reads them.
+    """
+    files = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    if any(file.suffix.casefold() in IMAGE_SUFFIXES for file in files):
+        return []
+    parts = [file for file in files if file.suffix.casefold() in _KINDS]
+    return parts if len({_KINDS[file.suffix.casefold()] for file in parts}) == 1 else []
+
+
+def _open_parts(folder: Path, options: ReadOptions) -> FrameSource:
+    paths = ordered(_parts_in(folder), options.order)
+    arguments = {field.name: getattr(options, field.name) for field in fields(options)}
+    return open_sources(paths, **arguments)
+
+
 def _opener(path: Path, options: ReadOptions) -> Opener:
     suffix = path.suffix.casefold()
     raw = suffix in RAW_SUFFIXES or (options.geometry is not None and suffix not in _KINDS)
@@ -127,7 +162,9 @@ def _opener(path: Path, options: ReadOptions) -> Opener:
         options.refuse_geometry(str(path))
     if path.is_dir():
         options.refuse_geometry(str(path))
-        return open_zarr if is_zarr(path) else open_images
+        if is_zarr(path):
+            return open_zarr
+        return _open_parts if _parts_in(path) else open_images
     if path.name.casefold().endswith(".zarr.zip"):
         return open_zarr
     if raw:
@@ -142,6 +179,6 @@ def _opener(path: Path, options: ReadOptions) -> Opener:
     except KeyError:
         known = ", ".join(sorted(_KINDS.keys() | RAW_SUFFIXES))
         raise ConfigError(
-            f"{path} has an unknown type; frames can be read from {known}, .zarr.zip, folders of images and Zarr "
-            "folders; raw pixels from any file with --geometry WxH[xPIXEL][+HEADER]"
+            f"{path} has an unknown type{content_note(path, frozenset())}; frames can be read from {known}, .zarr.zip, "
+            "folders of images and Zarr folders; raw pixels from any file with --geometry WxH[xPIXEL][+HEADER]"
         ) from None

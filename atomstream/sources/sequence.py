@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from atomstream.errors import ConfigError
+from atomstream.system.log_privacy import get_logger
 
 from .damage import ChunkBuilder, DamagedSourceError, raise_at_end
 from .frame_source import FrameSource, Gap, Indices, SourceChunk, Times, checked_chunk_size
+from .ordering import ordered
+
+logger = get_logger(__name__)
 
 _SAME_RATE: Final = 0.01
 """Largest relative difference of the frame rates of files that belong together."""
+
+
+def warn_of_order(paths: Sequence[Path]) -> None:
+    """Warn of files that are in the order of their characters (part10 before part2), but not of their numbers.
+
+    A shell gives the names of ``part*.avi`` in that order. It is kept, because a caller may mean it.
+    """
+    names = [path.name for path in paths]
+    natural = ordered(paths)
+    if names == sorted(names) and natural != list(paths) and len({path.parent for path in paths}) == 1:
+        first = next(here.name for here, there in zip(paths, natural, strict=True) if here != there)
+        logger.warning(
+            "The files are read in the order in which they were given, as a shell sorts names: %s comes before files "
+            "with smaller numbers. If their numbers are their order, give them in that order, or the folder alone",
+            first,
+        )
 
 
 class SourceSequence:

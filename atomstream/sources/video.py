@@ -15,7 +15,7 @@ from atomstream.system.log_privacy import get_logger
 
 from .av_pixels import Picture, orientation_of, picture_of, turned_pixels
 from .chunk_memory import ChunkMemory
-from .containers import fourcc, raw_pixels, why_not_open
+from .containers import fourcc, has_unused_bytes, raw_pixels, why_not_open
 from .damage import ChunkBuilder, DamagedSourceError, UnreadableFileError, add_gap, raise_at_end
 from .frame_source import Gap, SourceChunk, checked_chunk_size, optional_package
 from .geometry import Geometry, parse_geometry
@@ -44,6 +44,7 @@ class VideoSource:
         self._raw = _raw_pixels(path, options)
         self._reader: PixelReader | None = None
         self._monochrome = False
+        self._padded = has_unused_bytes(path)
         self.n_frames: int | None = None
         self.gaps: list[Gap] = []
         first, rate = self._probe()
@@ -56,10 +57,13 @@ class VideoSource:
         with self._opened() as (container, stream):
             self.n_frames = stream.frames or None
             self._monochrome = is_monochrome(stream)
-            for item in self._decoder(container, stream).frames():
+            decoder = self._decoder(container, stream)
+            for item in decoder.frames():
                 if isinstance(item, Lost):
                     self._leave_out(item)
                     continue
+                if decoder.hidden:
+                    self.n_frames = None  # those of the edit list are not known before the end
                 if getattr(item.frame, "interlaced_frame", False):
                     logger.warning(
                         "%s is interlaced: odd and even rows of a frame were taken half a frame's time apart. They "
@@ -80,7 +84,8 @@ class VideoSource:
         memory = ChunkMemory()
         block = self._new_block(builder, memory)
         with self._opened() as (container, stream):
-            numbered = self._numbered(self._decoder(container, stream))
+            decoder = self._decoder(container, stream)
+            numbered = self._numbered(decoder)
             try:
                 for (frame, number), time in in_order(self.name, numbered, self.fps):
                     block.append(frame, number, time)
@@ -91,6 +96,12 @@ class VideoSource:
                 yield from block.moved_to(builder)
                 yield from builder.rest()
                 raise
+        if decoder.hidden:
+            logger.warning(
+                "%s contains %d more frames, which its edit list hides, as of a trimmed video; no player shows them, "
+                "and they are not streamed",
+                self.name, decoder.hidden,
+            )  # fmt: skip
         yield from block.moved_to(builder)
         yield from builder.rest()
         raise_at_end(self.gaps, self._options.skip_damaged)
@@ -151,7 +162,9 @@ class VideoSource:
             block = self._raw.pixels(self.name, frame[None], number)
             picture = Picture(PixelFormat(self._raw.sample, bits=self._raw.bits), block[0])
         else:
-            decoded = picture_of(self.name, frame, self._options, monochrome=self._monochrome)
+            decoded = picture_of(
+                self.name, frame, self._options, monochrome=self._monochrome, padded=self._padded
+            )
             picture = turned_pixels(decoded, orientation_of(self.name, frame))
         if self._reader is None or not picture.pixels.same_as(self._reader.pixels):
             self._reader = PixelReader(self.name, picture.pixels, self._options)

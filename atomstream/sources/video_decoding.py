@@ -85,6 +85,8 @@ class VideoDecoder:
         self._codec: str = self._context.codec.name
         self._skip = skip_damaged
         self._rate = float(stream.average_rate or stream.guessed_rate or 0)
+        self.hidden = 0
+        """Frames that the file contains, but is not to show, by its edit list (MP4, MOV)."""
         self._sent = 0
         """Packets that were read, damaged ones included."""
         self._next = 0
@@ -111,6 +113,7 @@ class VideoDecoder:
 
     def frames(self) -> Iterator[Decoded | Lost]:
         """Yield all frames in the order in which they are shown, and what is lost between them."""
+        self.hidden = 0
         error = yield from self._all_packets()
         if self._damage is None:
             yield from self._waiting()
@@ -147,6 +150,7 @@ class VideoDecoder:
                 return None
             if not packet.size:  # the end, or a frame that the camera dropped
                 continue
+            self.hidden += bool(packet.is_discard)
             yield from self._packet(packet)
             if self._damage is not None and not self._skip:
                 yield Lost(self._next, self._to_end() if self._cut else 1, self._damage)
@@ -334,6 +338,8 @@ class RawPackets:
         self._stream = stream
         self._geometry = geometry
         self._file = file
+        self.hidden = 0
+        """As of :class:`VideoDecoder`; such pixels have no edit list."""
 
     def frames(self) -> Iterator[Decoded | Lost]:
         """Yield the stored pixels of each frame as an array, and frames that are cut off as lost."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from .options import ReadOptions
 from .times import SparseTimes, named_times, seconds, unit_seconds
 
 logger = get_logger(__name__)
+
+_MOST_CHUNKS: Final = 100_000
+"""Chunks of an array up to which it is checked that all are stored; the names of all of them are compared."""
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -71,6 +74,8 @@ def open_node(path: str, node: Any, options: ReadOptions) -> ArraySource:
 
 
 def _source(array: Any, name: str, options: ReadOptions, known: str | None, **more: Any) -> ArraySource:
+    if not isinstance(more.get("times_s"), SparseTimes):  # which name the frames that are stored
+        _warn_of_holes(array, name)
     return ArraySource(
         array,
         name=name,
@@ -81,6 +86,22 @@ def _source(array: Any, name: str, options: ReadOptions, known: str | None, **mo
         skip_damaged=options.skip_damaged,
         **more,
     )
+
+
+def _warn_of_holes(array: Any, name: str) -> None:
+    """Warn of chunks that are not stored: Zarr leaves out those that contain the fill value alone, and reads it there.
+
+    They may as well be frames that were never written, as of a recording that ended early.
+    """
+    if array.nchunks > _MOST_CHUNKS or not array.nchunks:
+        return
+    missing = array.nchunks - array.nchunks_initialized
+    if missing > 0:
+        logger.warning(
+            "%s: %d of %d chunks are not stored, and are read as the fill value %s. They are frames of one grey "
+            "level, or were never written",
+            name, missing, array.nchunks, array.fill_value,
+        )  # fmt: skip
 
 
 def _ome_source(path: str, group: Any, image: Image, options: ReadOptions) -> ArraySource:
