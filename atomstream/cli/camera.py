@@ -63,7 +63,7 @@ def preview(name: str, seconds: float, out: Path | None, picture: bool, **argume
 
     settings = settings_from(arguments)
     with Grabber(open_camera(name), settings, notify=console.write) as grabber:
-        frame, rate = _look(grabber, seconds)
+        frame, rate = _measured(grabber, seconds)
     if picture:
         click.echo(_drawn(frame))
     click.echo(_report(name, grabber, frame, rate))
@@ -73,7 +73,7 @@ def preview(name: str, seconds: float, out: Path | None, picture: bool, **argume
     return ExitCode.DONE
 
 
-def _look(grabber: Grabber, seconds: float) -> tuple[CameraFrame, float | None]:
+def _measured(grabber: Grabber, seconds: float) -> tuple[CameraFrame, float | None]:
     """Grab for ``seconds`` after the first frame; returns the last frame and the rate in 1/s."""
     first = last = None
     for frame in grabber.frames():

@@ -145,7 +145,7 @@ def with_catalogue(url: str | None, run: Callable[[Postgres], str]) -> str:
         ConfigError: there is no URL, or the database can't be reached or used.
     """
     require_server()
-    from atomstream.server.away import CatalogueAwayError
+    from atomstream.server.catalogue_errors import CatalogueUnavailableError
     from atomstream.server.postgres.address import PostgresAddress
     from atomstream.server.postgres.postgres import opened, require_drivers
 
@@ -158,7 +158,7 @@ def with_catalogue(url: str | None, run: Callable[[Postgres], str]) -> str:
         async with opened(address) as postgres:
             try:
                 return await asyncio.to_thread(run, postgres)
-            except CatalogueAwayError as error:
+            except CatalogueUnavailableError as error:
                 raise ConfigError(postgres.describe(error)) from None
 
     return asyncio.run(connected())

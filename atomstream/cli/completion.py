@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 from atomstream.cli.exit_codes import ExitCode
 
 VARIABLE: Final = "_ATOMSTREAM_COMPLETE"
-"""click reads it: the shell asks the program itself for the words."""
+"""Environment variable of click: the shell's script sets it and runs the program, which prints the possible words."""
 
 
 @click.command()

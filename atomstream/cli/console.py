@@ -158,7 +158,7 @@ LOG_WIDTH: Final = 80
 """Longest progress line if stderr is not a terminal."""
 
 LEAST_CUT: Final = 20
-"""Characters that a cut text must keep to be understood."""
+"""Least length, in characters, of a text that is cut; shorter ones are left out."""
 
 RATE_S: Final = 5.0
 """Time in s over which the frame rate is averaged."""

@@ -25,7 +25,10 @@ NEEDS: Final = ("sphinx", "furo", "myst_parser", "scipy")
 
 @click.command()
 @click.option(
-    "--open/--no-open", "show", default=True, help="Open a browser (default), or print the place only."
+    "--open/--no-open",
+    "show",
+    default=True,
+    help="Open a browser (default), or only print the path of the pages.",
 )
 def docs(show: bool) -> int:
     """Open the documentation of this version in a browser. It is on this computer; no internet is needed.

@@ -118,8 +118,8 @@ def open_folder(data_dir: Path) -> OpenFolder:
 
 
 def _open_catalogue(url: str, context: click.Context) -> OpenFolder:
-    from atomstream.server.away import CatalogueAwayError
     from atomstream.server.catalogue.project_names import read_shared_projects
+    from atomstream.server.catalogue_errors import CatalogueUnavailableError
     from atomstream.server.people.shared_log import SharedPeopleLog
     from atomstream.server.people.store import People
     from atomstream.server.postgres.address import PostgresAddress
@@ -137,7 +137,7 @@ def _open_catalogue(url: str, context: click.Context) -> OpenFolder:
             raise ConfigError(people.damage)
         log_to = partial(SharedPeopleLog, postgres)
         return OpenFolder(TableDocuments(postgres), people, log_to, read_shared_projects(postgres))
-    except CatalogueAwayError as error:
+    except CatalogueUnavailableError as error:
         raise ConfigError(postgres.describe(error)) from None
 
 

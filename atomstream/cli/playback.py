@@ -25,7 +25,7 @@ from atomstream.streaming.statistics import StreamerStats, StreamStats
 Item = TypeVar("Item")
 
 MAX_GAPS: Final = 20
-"""Gaps that the report lists one by one."""
+"""Largest number of gaps that the report lists one by one."""
 
 CLOSE_S: Final = 2.0
 """Time in s for undelivered chunks to reach the spool when the streamer is closed."""

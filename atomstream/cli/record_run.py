@@ -28,10 +28,10 @@ LOG_LINE_S: Final = 30.0
 """Interval in s of the line with the state: on a terminal, and in a log file."""
 
 FROM_FIRST_FRAME_S: Final = 1e6
-"""A recording that begins with the command has all frames since the camera was opened, seconds ago."""
+"""Value of ``before_s`` for a recording that begins with the command: all frames since the camera was opened."""
 
 QUIET_LOGGERS: Final = ("atomstream.forecast", "atomstream.frames", "atomstream.service.clock")
-"""What they report, the page and the line in the terminal show all the time, in other words."""
+"""Loggers whose messages are hidden: the page and the line in the terminal show the same facts."""
 
 
 def run_record(plan: RecordPlan) -> int:

@@ -70,7 +70,9 @@ MAX_ROWS: Final = 5_000
 )
 @click.option("--utc", is_flag=True, help="Times without a zone are UTC [default: this computer's zone].")
 @click.option(
-    "--start", metavar="TIME", help="Zero of times in seconds since a start, as 2026-11-30T09:00:00."
+    "--start",
+    metavar="TIME",
+    help="Date and time from which times in seconds count, such as 2026-11-30T09:00:00.",
 )
 @click.option("--delimiter", metavar="CHAR", help="Separator of the columns [default: detected].")
 @connection_options

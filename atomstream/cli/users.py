@@ -48,7 +48,7 @@ def _password_options(command: Any) -> Any:
     type=click.Choice(ROLES),
     default="viewer",
     show_default=True,
-    help="viewer: sees; operator: also streams, marks, renames; admin: everything.",
+    help="viewer: reads; operator: also streams, marks and renames; admin: all rights.",
 )
 @project_option
 @_password_options

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import text
 
 from atomstream.errors import AtomstreamError, ConfigError
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.cluster_id import check_same, id_in_catalogue, id_in_store
 from atomstream.server.ports.bus_address import BusAddress
 from atomstream.server.ports.store import Store
@@ -75,7 +75,7 @@ async def _check_catalogue(address: PostgresAddress, seen: _Seen) -> str:
     async with opened(address) as postgres:
         try:
             found, seen.cluster = await asyncio.to_thread(_ask_catalogue, postgres)
-        except CatalogueAwayError:
+        except CatalogueUnavailableError:
             raise ConfigError(f"{address.text} can't be reached: {postgres.reach.cause}") from None
     seen.has_catalogue = True
     return found

@@ -56,7 +56,7 @@ log = get_logger("atomstream")
 
 RATE: Final = "growth_rate_ml_s"
 BEAT_S: Final = 1.0
-"""How often the browser gets a sign of life: without one it shows that the kernel does not answer."""
+"""Interval, in s, of heartbeat messages to the browser: without them it shows that the kernel does not answer."""
 JPEG_QUALITY: Final = 90
 HERE: Final = Path(__file__).parent
 RUNNING: Final = ("waiting", "running")

@@ -25,7 +25,7 @@ class OwnHosts:
         self._any_address = any_address
         self._public_origin = public_origin
 
-    def knows(self, host: str) -> bool:
+    def accepts(self, host: str) -> bool:
         """True if the Host header ``host`` (with or without a port) names this server."""
         name = _bare_name(host)
         if name is None:

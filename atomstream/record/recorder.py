@@ -324,14 +324,14 @@ class Recorder:
     async def _watch(self) -> None:
         while True:
             with suppress(AtomstreamError, OSError):
-                await self._look()
+                await self._poll()
             await self._notify_waiters()
             with suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_S):
                     await self._look_now.wait()
             self._look_now.clear()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         oldest_ms = 1000.0 * (time.time() - self.settings.before_s)
         while self.early_marks and self.early_marks[0].time_ms < oldest_ms:
             self.early_marks.popleft()

@@ -64,7 +64,7 @@ def build_app(context: ServerContext, gate: Gate, guard: ConnectionGuard) -> web
             guard.note_requests(),
             errors_to_replies,
             guard_origin(HostGuard(context.settings)),
-            *([dashboard.know_shared_sessions] if context.documents.is_shared else []),
+            *([dashboard.refresh_shared_sessions] if context.documents.is_shared else []),
             require_access(gate, dashboard.principal_of_session, visible),
             guard.note_allowed(),
         ]

@@ -80,7 +80,7 @@ def prepare_cluster(postgres: Postgres, store: Store | None) -> None:
 
     Raises:
         ConfigError: the catalogue can't be used, or the store belongs to another cluster; nothing was changed.
-        CatalogueAwayError: the database can't be reached.
+        CatalogueUnavailableError: the database can't be reached.
     """
     documents = TableDocuments(postgres)
     if store is not None:  # before anything is written

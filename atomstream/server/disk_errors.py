@@ -84,7 +84,7 @@ def log_failure(log: logging.Logger, error: BaseException, message: str, *values
         log.error(message, *values, exc_info=error)
 
 
-def log_away(log: logging.Logger, error: BaseException) -> None:
+def log_unavailable(log: logging.Logger, error: BaseException) -> None:
     """Log that a store can't be reached, at most once in ``FULL_EVERY_S``."""
     now = time.monotonic()
     if now - _full_logged_at.get("away", -FULL_EVERY_S) >= FULL_EVERY_S:

@@ -19,7 +19,7 @@ class Documents(Protocol):
     """Reads and replaces whole documents of up to some 100 kB. All methods block, and may be called from any thread.
 
     What was written is durable, and is seen by all who share the documents. Methods raise OSError for an error of the
-    disk, and CatalogueAwayError if a database can't be reached; then nothing was changed.
+    disk, and CatalogueUnavailableError if a database can't be reached; then nothing was changed.
     """
 
     @property

@@ -11,9 +11,9 @@ from atomstream.errors import ConfigError
 from atomstream.server.alarms.watch import AlarmWatch
 from atomstream.server.alarms.webhooks import Webhooks
 from atomstream.server.archive.damage import DamageLog
-from atomstream.server.away import CatalogueAwayError, CatalogueBusyError
 from atomstream.server.catalogue.opening import open_catalogue
 from atomstream.server.catalogue.reindex import NameIndex, Unread, catch_up, catch_up_later
+from atomstream.server.catalogue_errors import CatalogueBusyError, CatalogueUnavailableError
 from atomstream.server.closing import at_the_end, cancel_task
 from atomstream.server.context import ServerContext
 from atomstream.server.data_dir import set_aside_foreign
@@ -72,7 +72,7 @@ async def open_postgres(
         await asyncio.to_thread(prepare_cluster, postgres, store)
     except CatalogueBusyError as error:
         raise ConfigError(str(error)) from error
-    except CatalogueAwayError as error:
+    except CatalogueUnavailableError as error:
         raise ConfigError(
             f"The catalogue {settings.catalogue.text} can't be reached: {postgres.reach.cause}. Check host, port, user "
             "and password, or run: atomstream cluster check"

@@ -9,9 +9,9 @@ import time
 from typing import Final
 
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.shared_catalogue import SharedCatalogue
 from atomstream.server.catalogue.shared_streams import SharedStreams
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.context import ServerContext
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.responses import HttpError
@@ -20,7 +20,7 @@ from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 
-LOOK_S: Final = 1.0
+CHECK_PERIOD_S: Final = 1.0
 """Interval, in s, of the checks for streams that other servers have deleted."""
 TAKE_OVER_S: Final = 10.0
 """Interval, in s, of the checks for streams of servers that have ended."""
@@ -34,7 +34,7 @@ async def watch_other_servers(context: ServerContext) -> None:
     known = len(context.streams.deleted_from)
     taken_over = time.monotonic()
     while True:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(CHECK_PERIOD_S)
         try:
             if (count := await names.count_deleted()) != known:
                 await follow_deletions(context, names, rows)
@@ -42,7 +42,7 @@ async def watch_other_servers(context: ServerContext) -> None:
             if time.monotonic() - taken_over >= TAKE_OVER_S:
                 taken_over = time.monotonic()
                 await context.lifecycle.take_over()
-        except CatalogueAwayError:  # logged once, by the database
+        except CatalogueUnavailableError:  # logged once, by the database
             continue
         except Exception as error:
             log_failure(log, error, "changes of other servers can't be followed")

@@ -65,7 +65,7 @@ async def test_frames_before_during_and_after(
         assert recording.seconds == pytest.approx(29 / 20 + 19 / 20)
         assert recording.saved_ms == camera.time_ms(59)
         assert recording.marks.unsent == []
-        await recorder._look()
+        await recorder._poll()
         (entry,) = recorder.entries
         assert (entry.name, entry.sample, entry.frames, entry.state) == ("growth 7", "GaN <1>", 50, "sent")
     stored: Any = zarr.open_group(server.folder(recording.data_id) / "frames.zarr", mode="r")
@@ -323,7 +323,7 @@ async def test_a_full_disk_stops_cleanly(tmp_path: Path, monkeypatch: pytest.Mon
             await taken(recorder, camera, *range(number, number + 10))
             number += 10
             await until(recorder, lambda: the(recorder).waiting_frames == 0)
-            await recorder._look()
+            await recorder._poll()
         await until(recorder, lambda: recorder.state is RecorderState.IDLE)
         recording = the(recorder)
         assert recording.saved_frames == recording.frames > 10

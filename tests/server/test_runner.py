@@ -94,7 +94,7 @@ def has_ipv6() -> bool:
 )
 def test_names_of_a_server(tmp_path: Path, host: str, name: str, known: bool) -> None:
     """Bound to all addresses, a server accepts any literal IP (rebinding needs a name); else only the bound one."""
-    assert HostGuard(ServerSettings(data_dir=tmp_path, host=host)).knows(name) is known
+    assert HostGuard(ServerSettings(data_dir=tmp_path, host=host)).accepts(name) is known
 
 
 async def test_stop_lets_complete_uploads_finish(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,7 +319,7 @@ async def test_a_key_revoked_during_its_upload(serve: Serve) -> None:
 async def test_open_feeds_end_with_the_right_to_see(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A feed is closed when its key is revoked, and when its stream is moved to a project that the key does not see."""
     monkeypatch.setattr("atomstream.server.dashboard.sessions.CHANGES_S", 0.01)
-    monkeypatch.setattr("atomstream.server.dashboard.sessions.LOOK_S", 0.02)
+    monkeypatch.setattr("atomstream.server.dashboard.sessions.CHECK_PERIOD_S", 0.02)
     async with lab(serve) as here:
         for end in ("revoke", "move"):
             made = here.key("read", here.seen)

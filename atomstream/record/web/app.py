@@ -85,7 +85,7 @@ async def log_in(request: web.Request) -> web.Response:
 @routes.get("/session")
 async def who(request: web.Request) -> web.Response:
     """``GET /session``: 200 if this browser is logged in."""
-    if not request.app[SESSIONS].knows(request.cookies.get(cookie_name(request), "")):
+    if not request.app[SESSIONS].is_open(request.cookies.get(cookie_name(request), "")):
         raise RefusedError(401, "This browser is not logged in.")
     return json_reply({"ok": True})
 

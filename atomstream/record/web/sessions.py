@@ -86,7 +86,7 @@ class Sessions:
                 401, "This is not the key of this recorder. The terminal in which it runs shows it."
             )
 
-    def knows(self, cookie: str) -> bool:
+    def is_open(self, cookie: str) -> bool:
         """Whether a browser with this cookie is logged in."""
         return cookie in self._cookies
 
@@ -111,7 +111,7 @@ def guard(hosts: OwnHosts, sessions: Sessions) -> Any:
         try:
             _check_origin(request, hosts)
             path = request.path
-            if not (path in OPEN_PAGES or path.startswith(OPEN_PATHS)) and not sessions.knows(
+            if not (path in OPEN_PAGES or path.startswith(OPEN_PATHS)) and not sessions.is_open(
                 request.cookies.get(cookie_name(request), "")
             ):
                 raise RefusedError(401, "Open this page by the link of the recorder, or log in with its key.")
@@ -130,7 +130,7 @@ def guard(hosts: OwnHosts, sessions: Sessions) -> Any:
 
 def _check_origin(request: web.Request, hosts: OwnHosts) -> None:
     host = request.headers.get("Host", "")
-    if not hosts.knows(host):
+    if not hosts.accepts(host):
         raise RefusedError(403, "The Host header names another server.")
     origin = request.headers.get("Origin")
     if origin is not None and not hosts.is_own_page(origin, host):

@@ -79,7 +79,7 @@ class AlarmWatch:
         self._looks: dict[tuple[str, str], tuple[bool, int]] = {}
 
     async def of(self, data_id: str) -> StreamAlarms:
-        """The rules of a stream and its raised alarms; raises OSError or CatalogueAwayError."""
+        """The rules of a stream and its raised alarms; raises OSError or CatalogueUnavailableError."""
         await self._read()
         return self._known.get(data_id, StreamAlarms())
 
@@ -92,7 +92,7 @@ class AlarmWatch:
 
         Raises:
             ConfigError: a rule can't be met, or two are of the same number.
-            OSError, CatalogueAwayError: they can't be stored; nothing was changed.
+            OSError, CatalogueUnavailableError: they can't be stored; nothing was changed.
         """
         checked = check_rules(rules)
         names = {rule.name for rule in checked}
@@ -112,7 +112,7 @@ class AlarmWatch:
         while True:
             await asyncio.sleep(EACH_S)
             try:
-                await self.look()
+                await self.check()
             except (AtomstreamError, OSError) as error:
                 log.debug(
                     "alarms: %s", error
@@ -120,7 +120,7 @@ class AlarmWatch:
             except Exception as error:
                 log_failure(log, error, "alarms: a check of the numbers failed")
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Check the numbers of each running stream with rules once."""
         await self._read()
         for data_id, alarms in tuple(self._known.items()):

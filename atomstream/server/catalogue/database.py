@@ -249,7 +249,7 @@ class Database:
         return set()
 
     async def require(self) -> None:
-        """Raises CatalogueAwayError if the database can't be reached; the file of SQLite always can."""
+        """Raises CatalogueUnavailableError if the database can't be reached; the file of SQLite always can."""
 
     @property
     def is_shared(self) -> bool:

@@ -31,7 +31,7 @@ async def open_catalogue(settings: ServerSettings, postgres: Postgres | None) ->
     """The catalogue for as long as the block lasts: that of ``postgres``, or without it of the data folder.
 
     Raises:
-        ConfigError: the database can't be used. CatalogueAwayError: it can't be reached.
+        ConfigError: the database can't be used. CatalogueUnavailableError: it can't be reached.
     """
     if postgres is None:
         database = await Database.open(settings.data_dir)

@@ -35,7 +35,7 @@ def read_projects(data_dir: Path) -> dict[str, str]:
 
 
 def read_shared_projects(postgres: Postgres) -> dict[str, str]:
-    """The names of all projects of a catalogue that servers share, by id. Blocks; raises CatalogueAwayError."""
+    """The names of all projects of a catalogue that servers share, by id. Blocks; raises CatalogueUnavailableError."""
     with postgres.transaction() as connection:
         rows = connection.execute(select(Project.id, Project.name))
         return {row.id: row.name for row in rows}

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from atomstream.server.away import CatalogueBusyError
 from atomstream.server.catalogue.database import Database
+from atomstream.server.catalogue_errors import CatalogueBusyError
 from atomstream.server.postgres.migrate import prepare
 from atomstream.server.postgres.postgres import LOCK_NOT_FREE, LOCK_S, NAMES_LOCK, Postgres, lock_statement
 from atomstream.server.postgres.reach import sql_state
@@ -19,7 +19,7 @@ from atomstream.server.postgres.schema import DELETED_STREAMS
 
 
 class SharedDatabase(Database):
-    """Sessions on PostgreSQL. Each raises CatalogueAwayError while the database can't be reached.
+    """Sessions on PostgreSQL. Each raises CatalogueUnavailableError while the database can't be reached.
 
     The tables are the only place of names and projects: nothing of them is in files, and :meth:`clear` is not
     possible. ``is_new`` is True if the database was empty before.
@@ -37,7 +37,7 @@ class SharedDatabase(Database):
         The connections stay those of ``postgres``, whose owner closes them.
 
         Raises:
-            ConfigError: the database can't be used. CatalogueAwayError: it can't be reached.
+            ConfigError: the database can't be used. CatalogueUnavailableError: it can't be reached.
         """
         return cls(postgres, is_new=await asyncio.to_thread(prepare, postgres))
 
@@ -95,7 +95,7 @@ class SharedDatabase(Database):
             return set(await session.scalars(select(DELETED_STREAMS.c.data_id)))
 
     async def require(self) -> None:
-        """Raises CatalogueAwayError if the database can't be reached."""
+        """Raises CatalogueUnavailableError if the database can't be reached."""
         async with self.reading() as session:
             await session.execute(text("SELECT 1"))
 

@@ -12,11 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from atomstream.server.archive.metadata import StreamMetadata
-from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.database import Database, Stream, StreamTag, iso_now
 from atomstream.server.catalogue.reindex import NameIndex
 from atomstream.server.catalogue.shared_rows import remove_rows_of_deleted
 from atomstream.server.catalogue.streams_table import GROWN_PERIOD_S, StreamsTable, put_streams
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.postgres.schema import DELETED_STREAMS
 from atomstream.system.log_privacy import get_logger
@@ -53,7 +53,7 @@ class SharedStreams(StreamsTable):
         try:
             async with asyncio.timeout(LAST_WRITE_S):
                 await self._write_grown()
-        except (CatalogueAwayError, TimeoutError):
+        except (CatalogueUnavailableError, TimeoutError):
             if left := self._changed.keys() | self._grown.keys():
                 log.warning(
                     "the catalogue is unreachable: the rows of %d streams are older than their frames",
@@ -70,7 +70,7 @@ class SharedStreams(StreamsTable):
         self._changed[about.data_id] = about
         try:
             await self._write_grown()
-        except CatalogueAwayError:
+        except CatalogueUnavailableError:
             log.warning(
                 "the row of the new stream %s is written when the catalogue can be reached again",
                 about.data_id,
@@ -97,7 +97,7 @@ class SharedStreams(StreamsTable):
             await asyncio.sleep(GROWN_PERIOD_S)
             try:
                 await self._write_grown()
-            except CatalogueAwayError:
+            except CatalogueUnavailableError:
                 continue  # logged once, by the database
             except Exception as error:
                 log_failure(log, error, "rows of streams can't be written to the catalogue")

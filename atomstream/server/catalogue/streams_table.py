@@ -137,7 +137,7 @@ class StreamsTable:
         self._grown_at = -math.inf
 
     async def require(self) -> None:
-        """Raises CatalogueAwayError if no stream can be made now, because the database can't be reached."""
+        """Raises CatalogueUnavailableError if no stream can be made now, because the database can't be reached."""
         await self._db.require()
 
     async def silent_s(self, data_id: str) -> float | None:

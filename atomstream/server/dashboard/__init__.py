@@ -31,13 +31,13 @@ from atomstream.server.dashboard import (
 from atomstream.server.dashboard.arrivals import ARRIVALS, Arrivals
 from atomstream.server.dashboard.password_check import PasswordCheck
 from atomstream.server.dashboard.session_store import SessionStore
-from atomstream.server.dashboard.sessions import know_shared_sessions, principal_of_session
+from atomstream.server.dashboard.sessions import principal_of_session, refresh_shared_sessions
 from atomstream.server.http.gate import GATE, Gate, Visible
 from atomstream.server.http.oidc_provider import OidcProvider
 from atomstream.server.http.open_sockets import SOCKETS, OpenSockets
 from atomstream.server.live.growth_summary import SummaryReader
 
-__all__ = ["ROUTES", "install", "know_shared_sessions", "principal_of_session"]
+__all__ = ["ROUTES", "install", "principal_of_session", "refresh_shared_sessions"]
 
 ROUTES: Final = (
     *pages.routes,

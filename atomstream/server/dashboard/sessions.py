@@ -10,13 +10,13 @@ from typing import Literal
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.session_store import LIFETIME_S, SessionStore, mark_of
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.gate import GATE, Visible, principal_of
 from atomstream.server.http.key_use import KeyUse
-from atomstream.server.http.open_sockets import LOOK_S, SESSION, SOCKETS
+from atomstream.server.http.open_sockets import CHECK_PERIOD_S, SESSION, SOCKETS
 from atomstream.server.http.path_prefix import prefix_of
 from atomstream.server.http.responses import HttpError
 from atomstream.server.people.rights import Principal
@@ -47,7 +47,7 @@ def principal_of_session(request: web.Request) -> Principal | None:
 
 
 @web.middleware
-async def know_shared_sessions(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def refresh_shared_sessions(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A middleware for servers that share sessions: another one may have opened that of this browser a moment ago."""
     sessions, token = request.app[SESSIONS], session_token(request)
     if token and not sessions.is_open(mark_of(token)):
@@ -153,10 +153,10 @@ async def _watch(app: web.Application, visible: Visible) -> None:
             changed = await app[GATE].refresh()
             changed |= await asyncio.to_thread(app[SESSIONS].refresh)
             await asyncio.to_thread(_write_use, app[GATE].use)
-            if changed or time.monotonic() - looked_at >= LOOK_S:
+            if changed or time.monotonic() - looked_at >= CHECK_PERIOD_S:
                 looked_at = time.monotonic()
                 await app[SOCKETS].end_forbidden(is_allowed)
-        except CatalogueAwayError:  # logged once, by the database
+        except CatalogueUnavailableError:  # logged once, by the database
             await _end_unconfirmed(app, is_allowed)
         except Exception as error:
             log_failure(log, error, "changes of people and keys can't be read")
@@ -184,7 +184,7 @@ async def _is_allowed(app: web.Application, request: web.Request, visible: Visib
 def _write_use(use: KeyUse, *, now: bool = False) -> None:
     try:
         use.write(now=now)
-    except CatalogueAwayError:
+    except CatalogueUnavailableError:
         pass  # they are written later
     except OSError as error:
         log_failure(log, error, "the times of the last use of keys can't be written")

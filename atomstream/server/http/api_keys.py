@@ -205,18 +205,18 @@ class KeyRing:
 
     def opens(self, presented: str) -> bool:
         """True if ``presented`` is a valid key. The time does not depend on where two keys differ."""
-        if not self.knows(fingerprint(presented)):
+        if not self.has(fingerprint(presented)):
             return False
         if presented not in self._hidden:
             self._hidden.add(presented)
             hide(presented)  # after a restart only hashes are known: the log's filter gets the value now
         return True
 
-    def knows_id(self, key_id: str) -> bool:
+    def has_id(self, key_id: str) -> bool:
         """True if a valid key has this id, the first 8 digits of its fingerprint."""
-        return any(known.hex()[:8] == key_id and self.knows(known) for known, _ in self._keys)
+        return any(known.hex()[:8] == key_id and self.has(known) for known, _ in self._keys)
 
-    def knows(self, mark: bytes) -> bool:
+    def has(self, mark: bytes) -> bool:
         """True if a valid key has this :func:`fingerprint`."""
         now = self._clock()
         # A sum, because `any` stops at the first match, and its duration would reveal which key matched.

@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from atomstream.errors import ConfigError
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.gate import GATE, actor_of
 from atomstream.server.people.records import Entry
@@ -28,7 +28,7 @@ async def audit(
     actor = actor_of(request, principal)
     try:
         await asyncio.to_thread(request.app[GATE].people.note, actor, done, data_id)
-    except (ConfigError, OSError, CatalogueAwayError) as error:
+    except (ConfigError, OSError, CatalogueUnavailableError) as error:
         log_entry(Entry("", actor.by, actor.via, done, actor.address, data_id))
         log_failure(log, error, "the audit log could not be written")
 

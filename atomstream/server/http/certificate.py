@@ -28,7 +28,7 @@ log = get_logger("atomstream.server")
 
 CERTIFICATE_FILE: Final = "tls-cert.pem"
 KEY_FILE: Final = "tls-key.pem"
-LOOK_S: Final = 5.0
+CHECK_PERIOD_S: Final = 5.0
 """Interval, in s, at which the files are checked."""
 VALID_DAYS: Final = 3650
 """Validity of a self-signed certificate. A client that pins it does not check the date."""
@@ -59,7 +59,7 @@ class ServerCertificate:
         # A handshake that failed half-way in the same context would leave it without a key. So a context never changes.
         connection.context = self._current
 
-    def look(self) -> bool:
+    def reload(self) -> bool:
         """Read the files again if they have changed; True if the server has another certificate now."""
         state = self._files()
         if state in (self._state, self._failed):
@@ -80,8 +80,8 @@ class ServerCertificate:
     async def watch(self) -> None:
         """Check the files every few seconds, for as long as the server runs."""
         while True:
-            await asyncio.sleep(LOOK_S)
-            await asyncio.to_thread(self.look)
+            await asyncio.sleep(CHECK_PERIOD_S)
+            await asyncio.to_thread(self.reload)
 
     def _files(self) -> _State:
         """What changes with the files' content; links are followed, because programs change them to new files."""

@@ -32,7 +32,7 @@ flood."""
 STRANGER_BYTES: Final = 16 << 10
 CLIENT_BYTES: Final = 256 << 10
 """Bytes that are received at once from a client without and with a key: hundreds of strangers take little memory."""
-LOOK_S: Final = 5.0
+CHECK_PERIOD_S: Final = 5.0
 """Interval, in s, at which the replies that are being sent are checked."""
 RESUMED_BYTES: Final = 48 << 10
 """Bytes that a client has read, at least, when asyncio resumes writing: its high minus its low water mark."""
@@ -279,7 +279,7 @@ class ConnectionGuard:
     async def watch(self) -> None:
         """Cut off clients that do not read, for as long as the server runs."""
         while True:
-            await asyncio.sleep(min(LOOK_S, self._window_s / 2))
+            await asyncio.sleep(min(CHECK_PERIOD_S, self._window_s / 2))
             self.cut_off(asyncio.get_running_loop().time())
 
     def cut_off(self, now: float) -> None:

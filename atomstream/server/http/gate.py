@@ -133,13 +133,13 @@ class Gate:
         directory = self.people.directory
         if (key := directory.keys.get(key_id)) is not None:
             return directory.of_key(key)
-        if self.ring.knows_id(key_id):
+        if self.ring.has_id(key_id):
             return Principal(SERVER_KEY, Right.ADMIN, None, "", key_id)
         return None
 
     def _ring_knows(self, mark: str) -> bool:
         try:
-            return self.ring.knows(bytes.fromhex(mark))
+            return self.ring.has(bytes.fromhex(mark))
         except ValueError:
             return False
 

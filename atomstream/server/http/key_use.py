@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.documents import Documents, documents_in
 from atomstream.system.files import LOCAL, FileSystem
 
@@ -22,7 +22,7 @@ def read_key_use(place: Path | Documents) -> dict[str, float]:
     """The time (Unix s) of each key's last use, by the id of the key; empty if the file can't be read."""
     try:
         return _decode(documents_in(place).read(KEY_USE_FILE))
-    except (OSError, CatalogueAwayError):
+    except (OSError, CatalogueUnavailableError):
         return {}
 
 

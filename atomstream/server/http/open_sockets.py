@@ -11,7 +11,7 @@ from aiohttp import WSCloseCode, web
 
 SESSION: Final = web.RequestKey("session", str)
 """Mark of the browser session that a request was allowed by; missing for a request with a key."""
-LOOK_S: Final = 20.0
+CHECK_PERIOD_S: Final = 20.0
 """Interval, in s, of the checks whether open WebSockets are still allowed; changes of people and keys cause one too."""
 
 

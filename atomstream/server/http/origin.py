@@ -37,7 +37,7 @@ def guard_origin(guard: HostGuard) -> Any:
     @web.middleware
     async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "")
-        if not guard.knows(host):
+        if not guard.accepts(host):
             raise HttpError(
                 403,
                 "The Host header names another server. If clients use that name for this server, add it to the "

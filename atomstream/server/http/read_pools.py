@@ -21,7 +21,7 @@ from atomstream.server.http.responses import HttpError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LOOK_S: Final = 0.25
+CHECK_PERIOD_S: Final = 0.25
 """Interval, in s, of the checks whether the client of running work is still connected."""
 
 
@@ -53,7 +53,7 @@ class ReadPool:
                 self._threads, lambda: abandonable(left, call, *args, **kwargs)
             )
             future.add_done_callback(_note_end)
-            while not (await asyncio.wait([future], timeout=LOOK_S))[0]:
+            while not (await asyncio.wait([future], timeout=CHECK_PERIOD_S))[0]:
                 if request.transport is None or request.transport.is_closing():
                     future.cancel()  # if it still waits for a thread
                     raise HttpError(499, "The client has disconnected.")

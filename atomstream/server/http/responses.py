@@ -17,8 +17,8 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from atomstream.errors import AtomstreamError, RejectedError, ShardError
 from atomstream.server.archive.archive_files import ArchiveDeletedError
-from atomstream.server.away import CatalogueAwayError
-from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full, log_away, log_failure
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
+from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full, log_failure, log_unavailable
 from atomstream.server.http.error_page import error_page, wants_page
 from atomstream.server.http.path_prefix import prefix_of
 from atomstream.server.ports.store import StoreError
@@ -117,13 +117,13 @@ def _detail(reply: web.Response) -> str:
 def _reply_to(request: web.Request, error: Exception) -> web.Response:
     if isinstance(error, HttpError):
         return refuse(error.status, error.detail, error.headers)
-    if isinstance(error, CatalogueAwayError):
+    if isinstance(error, CatalogueUnavailableError):
         return refuse(503, str(error), {"Retry-After": "2"})
     if isinstance(error, BusUnavailableError):
-        log_away(log, error)
+        log_unavailable(log, error)
         return refuse(503, _BUS_AWAY, {"Retry-After": "2"})
     if isinstance(error, StoreError):
-        log_away(log, error)
+        log_unavailable(log, error)
         return refuse(503, _STORE_AWAY, {"Retry-After": "2"})
     if isinstance(error, ShardError):
         return refuse(400, str(error))

@@ -100,7 +100,7 @@ class LiveAnalysis:
 
     # -- input ---------------------------------------------------------------------------------
 
-    def wants(self, index: int) -> bool:
+    def needs_frames(self, index: int) -> bool:
         """True if the chunk is analysed so soon that its decoded frames are worth their memory."""
         size = self._archive.geometry.chunk_size if self._archive.geometry else 1
         ahead = max(1, int(AHEAD_S * self.about.fps / size))

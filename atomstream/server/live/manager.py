@@ -316,7 +316,7 @@ class ResultsManager:
 
     def _block_for(self, claims: UploadClaims, nbytes: int) -> SharedBlock | None:
         results = self._open.get(claims.data_id)
-        if results is None or not results.wants(claims.index):
+        if results is None or not results.needs_frames(claims.index):
             return None
         return self._frames.acquire(nbytes)
 

@@ -15,7 +15,7 @@ from atomstream.results import Event
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
-from atomstream.server.disk_errors import log_away
+from atomstream.server.disk_errors import log_unavailable
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.annotation_records import (
     AnnotationEntry,
@@ -211,7 +211,7 @@ class ReplicatedResults(StreamResults):
     def end(self) -> None:
         """Nothing: another process analyses."""
 
-    def wants(self, index: int) -> bool:
+    def needs_frames(self, index: int) -> bool:
         """False: decoded frames are of no use here."""
         return False
 
@@ -248,5 +248,5 @@ async def announce_again(announce: Announce, notice: Notice) -> None:
             await announce(notice)
             return
         except BusUnavailableError as error:
-            log_away(log, error)
+            log_unavailable(log, error)
             await asyncio.sleep(AGAIN_S)

@@ -265,9 +265,9 @@ class StreamResults(StoredResults):
     async def _end_files(self) -> None:
         await self._in_thread(self._store.end)
 
-    def wants(self, index: int) -> bool:
+    def needs_frames(self, index: int) -> bool:
         """True if decoded frames of the chunk are useful at present."""
-        return self._live is not None and self._live.wants(index)
+        return self._live is not None and self._live.needs_frames(index)
 
     def stored(self, index: int, decoded: DecodedChunk | None) -> None:
         """Analyse chunk ``index``, which is in the archive. The analysis owns ``decoded`` from now on."""

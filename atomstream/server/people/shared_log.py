@@ -16,8 +16,8 @@ from atomstream.server.postgres.postgres import Postgres
 class SharedPeopleLog:
     """Reads and appends; see :class:`~atomstream.server.people.log.AnyPeopleLog`. Blocks.
 
-    ``receive`` is called with each entry, in their order, once. Methods raise CatalogueAwayError if the database can't
-    be reached; what was read before stays valid.
+    ``receive`` is called with each entry, in their order, once. Methods raise CatalogueUnavailableError if the
+    database can't be reached; what was read before stays valid.
     """
 
     def __init__(self, postgres: Postgres, receive: Callable[[Entry], None]) -> None:
@@ -62,8 +62,8 @@ class SharedPeopleLog:
         Lines are valid at the end of the block, all of them or none.
 
         Raises:
-            PeopleDamagedError: the log is damaged. CatalogueAwayError: it can't be reached, or another server holds
-                the lock.
+            PeopleDamagedError: the log is damaged. CatalogueUnavailableError: it can't be reached, or another server
+                holds the lock.
         """
         if self.damage:
             raise PeopleDamagedError(self.damage)

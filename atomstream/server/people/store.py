@@ -62,8 +62,8 @@ class People:
     """The people and keys of one data folder, or of the servers of a cluster. All methods block, in any thread.
 
     Methods that change something raise ConfigError with a sentence if it is not possible, PeopleDamagedError if the
-    file is damaged, OSError for an error of the disk, and CatalogueAwayError if the database of a cluster can't be
-    reached; then nothing was changed. ``clock`` is Unix time in s.
+    file is damaged, OSError for an error of the disk, and CatalogueUnavailableError if the database of a cluster
+    can't be reached; then nothing was changed. ``clock`` is Unix time in s.
     """
 
     def __init__(

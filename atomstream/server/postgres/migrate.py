@@ -70,7 +70,7 @@ def prepare(postgres: Postgres) -> bool:
     Several servers may do this at the same time.
 
     Raises:
-        ConfigError: the database can't be used, or the clocks differ. CatalogueAwayError: it can't be reached.
+        ConfigError: the database can't be used, or the clocks differ. CatalogueUnavailableError: it can't be reached.
     """
     with postgres.transaction(SCHEMA_LOCK) as connection:
         if examine(connection, postgres.address.text) == EMPTY:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from atomstream.errors import ConfigError
-from atomstream.server.away import CatalogueAwayError, CatalogueBusyError
+from atomstream.server.catalogue_errors import CatalogueBusyError, CatalogueUnavailableError
 from atomstream.server.postgres.address import PostgresAddress
 from atomstream.server.postgres.reach import Reach, sql_state
 
@@ -52,7 +52,8 @@ class Postgres:
         With ``lock``, such as :data:`PEOPLE_LOCK`, no other transaction with the same one runs at the same time.
 
         Raises:
-            CatalogueAwayError: the database can't be reached. CatalogueBusyError: others have held a lock for long.
+            CatalogueUnavailableError: the database can't be reached. CatalogueBusyError: others have held a lock for
+                long.
         """
         with self.reach.asking(), self.blocking.begin() as connection:
             try:
@@ -68,7 +69,7 @@ class Postgres:
                     "was changed. Try again."
                 ) from None
 
-    def describe(self, error: CatalogueAwayError) -> str:
+    def describe(self, error: CatalogueUnavailableError) -> str:
         """The sentence for a command that ends by ``error``."""
         if isinstance(error, CatalogueBusyError):
             return str(error)

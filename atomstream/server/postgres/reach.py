@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -24,7 +24,7 @@ _AWAY_CODES: Final = ("08", "57P", "53300", "25006", "28", "3D000")
 only reads, a user or password that is refused, a database that does not exist."""
 
 
-def is_away(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
     """Whether ``error`` means that the database can't be reached, as opposed to an error of a statement."""
     if isinstance(error, (OSError, TimeoutError, PoolTimeoutError)):
         return True
@@ -98,14 +98,14 @@ class Reach:
         """Context manager round the use of a connection.
 
         Raises:
-            CatalogueAwayError: the database can't be reached, or could not be a moment ago.
+            CatalogueUnavailableError: the database can't be reached, or could not be a moment ago.
         """
         if self._since is not None and self._clock() - self._tried < PAUSE_S:
             raise self._error()
         try:
             yield
         except Exception as error:
-            if not is_away(error):
+            if not is_unreachable(error):
                 raise
             self._note(error)
             raise self._error() from error
@@ -122,8 +122,8 @@ class Reach:
             self._last = _described(error)
             log.error("the catalogue %s can't be reached: %s", self._name, self._last)
 
-    def _error(self) -> CatalogueAwayError:
-        return CatalogueAwayError(
+    def _error(self) -> CatalogueUnavailableError:
+        return CatalogueUnavailableError(
             "The catalogue (PostgreSQL) can't be reached now, and nothing was changed. Try again in some seconds; "
             "streams that run are not affected."
         )

@@ -11,7 +11,7 @@ from aiohttp import web
 from sqlalchemy.exc import SQLAlchemyError
 
 from atomstream.protocol import HEALTH_PATH, READY_PATH, TIME_PATH
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import access
 from atomstream.server.http.responses import json_reply
@@ -68,7 +68,7 @@ async def _reasons(context: ServerContext) -> list[str]:
             await context.streams_table.known([""])
     except TimeoutError:
         found.append(f"The catalogue does not answer within {CATALOGUE_S:g} s.")
-    except CatalogueAwayError:
+    except CatalogueUnavailableError:
         pass
     except SQLAlchemyError:
         found.append("The catalogue can't be read; a start of the server builds it again from the files.")

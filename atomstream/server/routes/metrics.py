@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import access
 from atomstream.server.http.connections import GUARD
@@ -112,7 +112,7 @@ async def _numbers(context: ServerContext, connections: int) -> Numbers:
 async def _statuses(context: ServerContext) -> Mapping[str, int]:
     try:
         return await context.streams_table.count_by_status()
-    except CatalogueAwayError:  # the other metrics are reported without it
+    except CatalogueUnavailableError:  # the other metrics are reported without it
         return {}
 
 

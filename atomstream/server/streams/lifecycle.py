@@ -13,8 +13,8 @@ from typing import Final
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.metadata import Status, StreamMetadata
 from atomstream.server.archive.records import Geometry
-from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.disk_errors import is_disk_error, log_failure
 from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
@@ -223,7 +223,7 @@ class Lifecycle:
                 continue
             try:
                 wait_s = await self._expire(data_id, now - since)
-            except CatalogueAwayError:
+            except CatalogueUnavailableError:
                 self._check(data_id, now + RETRY_S)
             except Exception as error:
                 # The folder was removed or is damaged, or the disk fails. The other streams must still be checked.

@@ -69,7 +69,7 @@ class StreamRegistry:
         """Create the folder of a new stream, then its row in the catalogue.
 
         Raises:
-            CatalogueAwayError: the catalogue can't be reached; nothing was made.
+            CatalogueUnavailableError: the catalogue can't be reached; nothing was made.
         """
         await self._entries.require()
         folder = self.folder / about.data_id

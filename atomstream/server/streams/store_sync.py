@@ -23,7 +23,7 @@ from atomstream.server.archive.metadata import StreamMetadata, checked_about
 from atomstream.server.archive.shared_stream import SharedStream, stream_ids
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES
 from atomstream.server.catalogue.streams_table import StreamsTable
-from atomstream.server.disk_errors import log_away, log_failure
+from atomstream.server.disk_errors import log_failure, log_unavailable
 from atomstream.server.ports.store import ObjectMissingError, Store, StoreUnavailableError
 from atomstream.server.streams.cache_limit import cached_streams, shrink
 from atomstream.server.streams.ingest import run_in
@@ -138,7 +138,7 @@ class StoreSync:
         try:
             await work()
         except StoreUnavailableError as error:
-            log_away(log, error)
+            log_unavailable(log, error)
         except ArchiveDeletedError:
             log.debug("%s: it was deleted", what)
         except Exception as error:

@@ -211,32 +211,32 @@ async def test_an_alarm_is_raised_and_told_once(serve: Serve, tmp_path: Path) ->
         one, other = watch(), watch()
         await one.set_rules(data_id, [AlarmRule(name=RATE, stale_s=30.0, low=0.1)])
         for _ in range(3):
-            await one.look()
+            await one.check()
         assert sent.messages == []
         clock.now += 45.0
-        await one.look()
+        await one.check()
         assert one.raised(data_id) == []  # a single look raises nothing
         for _ in range(3):
-            await one.look()
-            await other.look()
+            await one.check()
+            await other.check()
         (raised,) = one.raised(data_id)
         assert re.fullmatch(r"is stale: no new results for \d\d s", raised.why)
         assert other.raised(data_id) == [raised]
         again = watch()
         for _ in range(3):
-            await again.look()
+            await again.check()
         (message,) = sent.messages
         assert (message["event"], message["data_id"], message["name"]) == ("alarm.raised", data_id, RATE)
         assert message["page"] == f"https://lab.example/rheed/streams/{data_id}"
         assert message["text"].endswith(f"{RATE} {raised.why}. {message['page']}")
         await client.end(data_id)
         for _ in range(3):
-            await one.look()
+            await one.check()
         assert one.raised(data_id) == []
         assert [message["event"] for message in sent.messages] == ["alarm.raised", "alarm.ended"]
         (tmp_path / "alarms.json").write_text("{")
         for _ in range(3):
-            await watch().look()  # a damaged document: no alarms, no failure
+            await watch().check()  # a damaged document: no alarms, no failure
         assert len(sent.messages) == 2
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from atomstream.cluster.engines import PostgreSQL
 from atomstream.server.archive.metadata import NamedId, StreamMetadata
-from atomstream.server.away import CatalogueBusyError
 from atomstream.server.catalogue.catalogue import NameTakenError
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
 from atomstream.server.catalogue.opening import OpenCatalogue, open_catalogue
 from atomstream.server.catalogue.streams_table import EntryFilter, put_streams
+from atomstream.server.catalogue_errors import CatalogueBusyError
 from atomstream.server.postgres.postgres import opened
 from atomstream.server.settings import ServerSettings
 from tests.databases import make_database

@@ -158,17 +158,17 @@ async def test_new_files_are_used_without_a_restart(
         assert await presented(server.url, name) == der(used[0])
         assert (await client.ask("GET", "/projects/"))[0] == 200
         copy(new, used)
-        assert certificate_of(server).look()
+        assert certificate_of(server).reload()
         assert await presented(server.url, name) == der(new[0])
         assert (await client.ask("GET", "/projects/"))[0] == 200
-        assert not certificate_of(server).look()
+        assert not certificate_of(server).reload()
 
 
 async def test_the_server_looks_by_itself(
     serve: Serve, pairs: tuple[Pair, Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No signal and no command is needed for a new certificate."""
-    monkeypatch.setattr("atomstream.server.http.certificate.LOOK_S", 0.01)
+    monkeypatch.setattr("atomstream.server.http.certificate.CHECK_PERIOD_S", 0.01)
     used, new = pairs
     server = await serve(tls_cert=used[0], tls_key=used[1])
     copy(new, used)
@@ -190,12 +190,12 @@ async def test_half_written_files_change_nothing(
             used[1].unlink,
         ):
             damage()
-            assert not certificate_of(server).look()
-            assert not certificate_of(server).look()
+            assert not certificate_of(server).reload()
+            assert not certificate_of(server).reload()
             assert await presented(server.url) == old
             assert await presented(server.url, "localhost") == old
         copy(new, used)
-        assert certificate_of(server).look()
+        assert certificate_of(server).reload()
     assert await presented(server.url) == der(new[0])
     assert caplog.text.count("The old TLS certificate remains") == 3
     assert kept.decode() not in caplog.text

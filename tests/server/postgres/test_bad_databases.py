@@ -15,8 +15,8 @@ from sqlalchemy import inspect, text
 
 from atomstream.cluster.engines import PostgreSQL
 from atomstream.errors import ConfigError
-from atomstream.server.away import CatalogueAwayError, CatalogueBusyError
 from atomstream.server.catalogue.database import Base
+from atomstream.server.catalogue_errors import CatalogueBusyError, CatalogueUnavailableError
 from atomstream.server.http.certificate import _make_self_signed
 from atomstream.server.postgres.address import COMMAND_S, PostgresAddress
 from atomstream.server.postgres.clock import check_clock
@@ -192,7 +192,7 @@ def test_what_was_asked_a_moment_ago_fails_at_once(stack: ExitStack) -> None:
 
     for at in (0.0, 0.9, 1.1):
         now[0] = at
-        with pytest.raises(CatalogueAwayError):
+        with pytest.raises(CatalogueUnavailableError):
             fail(at)
     assert tried == [0.0, 1.1]
     assert "for 1 s" in postgres.reach.problem
@@ -260,7 +260,7 @@ def test_a_wrong_database_is_named(postgres_server: PostgreSQL, stack: ExitStack
     """Of a database that does not exist the start has the server's own words."""
     address = PostgresAddress.parse(postgres_server.url.rsplit("/", 1)[0] + "/missing", {})
     postgres = connected(address, stack)
-    with pytest.raises(CatalogueAwayError):
+    with pytest.raises(CatalogueUnavailableError):
         prepare(postgres)
     assert postgres.reach.cause == 'database "missing" does not exist'
 
@@ -297,12 +297,12 @@ async def test_a_connection_with_tls(tmp_path: Path) -> None:
             async with postgres.engine.connect() as connection:
                 assert await connection.scalar(encrypted) is True
         async with opened(PostgresAddress.parse(f"{engine.url}?sslmode=verify-full", {})) as postgres:
-            with pytest.raises(CatalogueAwayError):
+            with pytest.raises(CatalogueUnavailableError):
                 await asyncio.to_thread(prepare, postgres)
             assert "certificate verify failed" in postgres.reach.cause
         other_name = trusted.text.replace("127.0.0.1", "localhost") + f"?sslrootcert={authority}"
         async with opened(PostgresAddress.parse(other_name, {})) as postgres:
-            with pytest.raises(CatalogueAwayError):
+            with pytest.raises(CatalogueUnavailableError):
                 await asyncio.to_thread(prepare, postgres)
             assert "localhost" in postgres.reach.cause
 
@@ -333,7 +333,7 @@ def test_a_lock_that_is_held_for_long_is_no_lost_connection(
 async def _is_encrypted(postgres: Postgres) -> bool:
     try:
         return await asyncio.to_thread(_ask_encrypted, postgres)
-    except CatalogueAwayError:
+    except CatalogueUnavailableError:
         return False
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from atomstream.errors import AtomstreamError
 
 
-class CatalogueAwayError(AtomstreamError):
+class CatalogueUnavailableError(AtomstreamError):
     """The database can't be reached now; nothing was changed. The same request may succeed later."""
 
     retriable = True
 
 
-class CatalogueBusyError(CatalogueAwayError):
+class CatalogueBusyError(CatalogueUnavailableError):
     """Another server has held a lock of the database for long; nothing was changed."""
