@@ -42,6 +42,9 @@ STEPS_NEEDED: Final = 3
 _RANGES: Final = (2**16, 2**32)
 """The numbers of values of counters that wrap."""
 
+_STEADY: Final = [1] * STEPS_SEEN
+"""The last steps of a counter that rises by one from frame to frame."""
+
 _ALL_ONES: Final = frozenset(size - 1 for size in _RANGES)
 
 
@@ -71,6 +74,12 @@ class FrameCounter:
         ``frame_id`` is the counter (negative: not known), ``fps`` the frame rate in 1/s. The first frames wait until
         the usual step is known; :meth:`flush` ends the wait.
         """
+        if frame_id == self.last_id + 1 > 0 == self.since and self.steps == _STEADY and not self.held:
+            self.last_id, self.restarted = (
+                frame_id,
+                False,
+            )  # the rules below give the same in ten times the time
+            return 0
         found = self.advance(frame_id, fps)
         if found is None:
             return 0

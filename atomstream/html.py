@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from atomstream.results import Event, Measurement
+if TYPE_CHECKING:
+    from atomstream.results import Event, Measurement
 
 MOST_ROWS: Final = 12
 """Events and segments that are shown; the number of the others is stated."""
@@ -27,7 +27,9 @@ def table(title: str, rows: Iterable[Sequence[object]], head: Sequence[str] = ()
 
 
 def _cell(value: object) -> str:
-    return html.escape("".join(c if c.isprintable() else " " for c in str(value)))
+    from html import escape  # its table of entities takes 2 ms of the import of a streamer
+
+    return escape("".join(c if c.isprintable() else " " for c in str(value)))
 
 
 def measurements(title: str, values: Mapping[str, Measurement], names: Iterable[str]) -> str:

@@ -8,9 +8,10 @@ and users state wrong frame rates: a chunk per frame would be the result, 240 ti
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from typing import Final
+
+import numpy as np
 
 from atomstream.frame_counter import FrameCounter
 from atomstream.records import StreamSpec
@@ -83,8 +84,10 @@ class FrameGaps:
         self._intervals_seen += 1
         if self._intervals_seen < INTERVALS_NEEDED:
             return 0.0, False
-        usual = max(self._period_ms, statistics.median(self._intervals))
         first = self._intervals_seen == INTERVALS_NEEDED
+        if interval <= GAP_PERIODS * self._period_ms and not first:  # most frames: no median is needed
+            return 0.0, False
+        usual = max(self._period_ms, float(np.median(self._intervals)))
         late = [value - usual for value in (self._intervals if first else (interval,))]
         for one in late:
             if count and one > (GAP_PERIODS - 1.0) * usual:
@@ -100,7 +103,7 @@ class FrameGaps:
     def _compare_rates(self) -> None:
         if self._intervals_seen != RATE_INTERVALS:
             return
-        usual = statistics.median(self._intervals)
+        usual = float(np.median(self._intervals))
         if usual > RATE_FACTOR * self._period_ms or 0.0 < usual < self._period_ms / RATE_FACTOR:
             self._log_once(
                 "rate",

@@ -14,10 +14,10 @@ from atomstream.config import number_in_range
 from atomstream.errors import StreamError
 from atomstream.protocol import MAX_RPM
 from atomstream.records import Json
-from atomstream.results import Event
 from atomstream.retry import retrying
 
-if TYPE_CHECKING:  # it imports aiohttp
+if TYPE_CHECKING:  # the service imports aiohttp
+    from atomstream.results import Event
     from atomstream.service.api import ServiceApi
     from atomstream.service.results_api import ResultsApi
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Self
 from atomstream.config import Durability, OnFull, WhenUnreachable, integer_in_range, number_in_range
 from atomstream.errors import ClosedError, ConfigError, UnknownStreamError
 from atomstream.records import ClockStatus, Frames, Json, StreamReport
-from atomstream.results import Event
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.annotations import check_rpm
-from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.settings import apply_verbosity, make_settings
 from atomstream.streaming.statistics import StreamerStats, stats_of
 from atomstream.streaming.stream_request import ChunkArguments, FrameArguments, InitializeRequest
 from atomstream.streaming.warm_up import warm_up_process
 
 if TYPE_CHECKING:
+    from atomstream.results import Event
+    from atomstream.streaming.result_batch import ResultBatch
     from atomstream.streaming.session import StreamingSession
 
 

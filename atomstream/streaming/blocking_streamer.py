@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from atomstream.config import Durability, OnFull, WhenUnreachable
 from atomstream.records import ClockStatus, Frames, Json, StreamReport
-from atomstream.results import Event
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.async_streamer import AsyncRHEEDStreamer, check_process
 from atomstream.streaming.portal import WAIT_SLICE_S, LoopThread, wait_for_copy, wait_interruptibly
-from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.statistics import StreamerStats
 from atomstream.streaming.stream_request import ChunkArguments, FrameArguments, InitializeRequest
 
 if TYPE_CHECKING:
+    from atomstream.results import Event
+    from atomstream.streaming.result_batch import ResultBatch
     from atomstream.streaming.session import StreamingSession
 
 T = TypeVar("T")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import secrets
 import shutil
 import sys
 import time
@@ -341,6 +340,6 @@ def load_or_make_secret(path: Path, nbytes: int = 32, file_system: FileSystem = 
             raise
         stored = b""
     if len(stored) < nbytes:
-        stored = secrets.token_bytes(nbytes)
+        stored = os.urandom(nbytes)
         write_private(path, stored, file_system)
     return stored
