@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from atomstream.analysis import Analysis, Calibration, analyze
 from atomstream.sources.sim_spec import GrowthSpec
 from atomstream.sources.simulator import Simulator
+
+FPS, RATE = 20.0, 2.0
+"""Frame rate and growth rate of :func:`growth_at_rest`."""
 
 
 def layer_trace(
@@ -48,3 +52,9 @@ class Film:
         return Calibration(
             self.spec.energy_kev, self.spec.screen_distance_mm, self.spec.px_per_mm * self.spec.scale, 2.0
         )
+
+
+@cache
+def growth_at_rest() -> np.ndarray:
+    """Eight seconds of growth at rest, at ``FPS`` and ``RATE``."""
+    return Film(8.0, fps=FPS, rate_ml_s=RATE, tau_ml=60.0)[0:160]

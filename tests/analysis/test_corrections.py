@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import numpy as np
 import pytest
 
 from atomstream.analysis import Analyzer
 from atomstream.analysis.layer_count import LayerCounter
-from tests.analysis.growth_helpers import Film
-
-FPS, RATE = 20.0, 2.0
-
-
-@cache
-def film() -> np.ndarray:
-    """Eight seconds of growth at rest."""
-    return Film(8.0, fps=FPS, rate_ml_s=RATE, tau_ml=60.0)[0:160]
+from tests.analysis.growth_helpers import FPS, RATE, growth_at_rest
 
 
 def engine_with_two_marks() -> Analyzer:
     """An analysis of 7 s with shutter marks at 2 s and 5 s, each set at its time."""
     engine = Analyzer(FPS)
-    engine.feed(0, film()[:40])
+    engine.feed(0, growth_at_rest()[:40])
     engine.mark("A", "shutter", 2.0)
-    engine.feed(40, film()[40:100])
+    engine.feed(40, growth_at_rest()[40:100])
     engine.mark("B", "shutter", 5.0)
-    engine.feed(100, film()[100:140])
+    engine.feed(100, growth_at_rest()[100:140])
     return engine
 
 
@@ -35,7 +24,7 @@ def test_the_last_mark_is_removed() -> None:
     """Its segment continues the one before, and all counts begin at the mark before it."""
     engine = engine_with_two_marks()
     assert engine.unmark("B", "shutter", 5.0)
-    batch = engine.feed(140, film()[140:])
+    batch = engine.feed(140, growth_at_rest()[140:])
     assert [(one.label, one.start_s) for one in batch.segments] == [("start", 0.0), ("A", 2.0)]
     assert batch.values["counted_since_s"].value == 2.0
     for name in ("oscillations_since_mark", "oscillations_counted"):
@@ -47,7 +36,7 @@ def test_an_earlier_mark_is_removed() -> None:
     """The two segments that met there are one; the count since the last mark stays."""
     engine = engine_with_two_marks()
     assert engine.unmark("A", "shutter", 2.0)
-    batch = engine.feed(140, film()[140:])
+    batch = engine.feed(140, growth_at_rest()[140:])
     assert [(one.number, one.label, one.start_s) for one in batch.segments] == [
         (0, "start", 0.0),
         (1, "B", 5.0),
@@ -69,14 +58,14 @@ def test_what_was_never_set_changes_nothing() -> None:
     early = Analyzer(FPS)
     early.mark("open", "shutter", 0.05)
     assert early.unmark("open", "shutter", 0.05)
-    batch = early.feed(0, film()[:60])
+    batch = early.feed(0, growth_at_rest()[:60])
     assert [one.label for one in batch.segments] == ["start"]
 
 
 def test_a_removed_change_of_the_rotation() -> None:
     """The speed is that of the change before it, else the stated one; the segment ends with it."""
     engine = Analyzer(FPS)
-    engine.feed(0, film()[:60])
+    engine.feed(0, growth_at_rest()[:60])
     engine.set_rotation(6.0, 3.0)
     engine.set_rotation(12.0, 4.0)
     assert engine.unmark("rotation at 12 rpm", "rotation", 4.0, rpm=0.0)

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 
 from atomstream.analysis import Analyzer, Calibration
-from tests.analysis.growth_helpers import Film
-
-FPS, RATE = 20.0, 2.0
-
-
-@cache
-def film() -> np.ndarray:
-    """Eight seconds of growth at rest."""
-    return Film(8.0, fps=FPS, rate_ml_s=RATE, tau_ml=60.0)[0:160]
+from tests.analysis.growth_helpers import FPS, RATE, growth_at_rest
 
 
 def test_a_mark_before_the_last_one_leaves_its_count() -> None:
     """A mark that comes late, with a time before the last one, does not move the begin of the count back."""
     engine = Analyzer(FPS)
-    engine.feed(0, film()[:120])
+    engine.feed(0, growth_at_rest()[:120])
     engine.mark("B", "note", 5.0)
     engine.mark("A", "note", 2.0)
-    values = engine.feed(120, film()[120:]).values
+    values = engine.feed(120, growth_at_rest()[120:]).values
     assert values["counted_since_s"].value == 5.0
     assert values["oscillations_since_mark"].value == pytest.approx(RATE * 3.0, abs=0.3)
 
@@ -33,11 +23,11 @@ def test_a_mark_before_the_last_one_leaves_its_count() -> None:
 def test_a_late_mark_divides_the_segment_before() -> None:
     """The segment of the later mark goes on with its rate and count; the one before it is divided at the late mark."""
     engine = Analyzer(FPS)
-    engine.feed(0, film()[:110])
+    engine.feed(0, growth_at_rest()[:110])
     engine.mark("B", "shutter", 5.0)
-    engine.feed(110, film()[110:150])
+    engine.feed(110, growth_at_rest()[110:150])
     engine.mark("A", "shutter", 2.0)
-    batch = engine.feed(150, film()[150:])
+    batch = engine.feed(150, growth_at_rest()[150:])
     found = [(one.number, one.label, one.start_s, round(one.end_s, 2)) for one in batch.segments]
     assert found == [(0, "start", 0.0, 2.0), (1, "A", 2.0, 5.0), (2, "B", 5.0, 7.95)]
     counts = [one.counted.value for one in batch.segments]
@@ -52,10 +42,10 @@ def test_a_late_mark_divides_the_segment_before() -> None:
 def test_a_late_mark_outside_of_all_segments_changes_none() -> None:
     """A mark before the first frame, after a mark that began a segment, is listed and divides nothing."""
     engine = Analyzer(FPS)
-    engine.feed(0, film()[:100])
+    engine.feed(0, growth_at_rest()[:100])
     engine.mark("B", "shutter", 4.0)
     engine.mark("A", "shutter", -1.0)
-    batch = engine.feed(100, film()[100:120])
+    batch = engine.feed(100, growth_at_rest()[100:120])
     assert [(one.label, one.start_s) for one in batch.segments] == [("start", 0.0), ("B", 4.0)]
     assert [event.label for event in batch.events if event.kind == "shutter"] == ["B", "A"]
 
@@ -66,7 +56,7 @@ def test_marks_before_the_pattern_is_found() -> None:
     engine.mark("note", "note", 0.08)
     engine.mark("open", "shutter", 0.05)
     engine.mark("before", "shutter", -0.5)
-    batch = engine.feed(0, film()[:60])
+    batch = engine.feed(0, growth_at_rest()[:60])
     assert batch.values["counted_since_s"].value == 0.08
     assert [(one.label, one.start_s) for one in batch.segments] == [("start", 0.0), ("open", 0.05)]
 
@@ -82,22 +72,24 @@ def test_without_a_pattern_the_count_has_a_reason() -> None:
 def test_a_rotation_begins_at_its_own_time() -> None:
     """The segment and the count begin at the time of the change, not at the last frame before it."""
     engine = Analyzer(FPS)
-    engine.feed(0, film()[:80])
+    engine.feed(0, growth_at_rest()[:80])
     engine.set_rotation(5.0, 4.3)
-    batch = engine.feed(80, film()[80:100])
+    batch = engine.feed(80, growth_at_rest()[80:100])
     assert batch.values["counted_since_s"].value == 4.3
     assert batch.segments[-1].start_s == 4.3
     engine.set_rotation(0.0)
-    assert engine.feed(100, film()[100:110]).values["counted_since_s"].value == pytest.approx(99 / FPS)
+    assert engine.feed(100, growth_at_rest()[100:110]).values["counted_since_s"].value == pytest.approx(
+        99 / FPS
+    )
 
 
 def test_a_late_change_of_the_rotation_does_not_change_the_speed() -> None:
     """Of two changes the speed with the later time holds, whichever came last."""
     engine = Analyzer(FPS)
-    engine.feed(0, film()[:100])
+    engine.feed(0, growth_at_rest()[:100])
     engine.set_rotation(5.0, 4.0)
     engine.set_rotation(30.0, 2.0)
-    batch = engine.feed(100, film()[100:120])
+    batch = engine.feed(100, growth_at_rest()[100:120])
     assert engine._state.rpm == 5.0
     assert [one.label for one in batch.segments] == ["start", "rotation at 30 rpm", "rotation at 5 rpm"]
 
@@ -105,9 +97,9 @@ def test_a_late_change_of_the_rotation_does_not_change_the_speed() -> None:
 def test_the_first_shutter_mark_of_a_shuttered_growth() -> None:
     """A growth that is declared as shuttered has no rate of growth, from its first shutter mark on."""
     engine = Analyzer(FPS, growth_is_continuous=False)
-    engine.feed(0, film()[:60])
+    engine.feed(0, growth_at_rest()[:60])
     engine.mark("open", "shutter", 2.0)
-    batch = engine.feed(60, film()[60:120])
+    batch = engine.feed(60, growth_at_rest()[60:120])
     assert [one.label for one in batch.segments] == ["start"]
     assert batch.values["counted_since_s"].value == 2.0
     assert "shuttered" in batch.values["layers_grown"].why
@@ -116,7 +108,7 @@ def test_the_first_shutter_mark_of_a_shuttered_growth() -> None:
 def test_the_layers_in_all_name_their_condition() -> None:
     """The sum stays determined where the rate is not; its note states what it does not include."""
     engine = Analyzer(FPS, calibration=Calibration(layer_thickness_nm=0.4))
-    values = engine.feed(0, film()[:80]).values
+    values = engine.feed(0, growth_at_rest()[:80]).values
     for name in ("layers_total", "thickness_nm"):
         assert values[name].value is not None
         assert (

@@ -150,7 +150,26 @@ async def growth(server: LiveServer) -> AsyncIterator[Growth]:
 @in_one_loop()
 async def logged_in(page: Any, server: LiveServer) -> Any:
     """An empty page that is logged in."""
-    key = {"key": server.api_key}
-    reply = await page.context.request.post(f"{server.url}/session", data=key, headers={"Origin": server.url})
-    assert reply.ok
+    await log_in(page.context, server)
     return page
+
+
+async def log_in(context: Any, server: LiveServer, key: str = "") -> None:
+    """Log a browser's context in, with ``key`` or the server's own."""
+    body, origin = {"key": key or server.api_key}, {"Origin": server.url}
+    assert (await context.request.post(f"{server.url}/session", data=body, headers=origin)).ok
+
+
+@in_one_loop()
+async def page_for_axe(browser: Any, server: LiveServer) -> AsyncIterator[Any]:
+    """An empty page that is logged in, for the checks of its accessibility. A script error fails the test.
+
+    It has a context of its own, without the policy of our pages: the checks run a script of their own.
+    """
+    problems: list[str] = []
+    made = await (await browser.new_context(viewport=VIEWPORT, bypass_csp=True)).new_page()
+    made.on("pageerror", lambda error: problems.append(str(error)))
+    made.on("console", lambda message: note_problem(problems, message))
+    await log_in(made.context, server)
+    yield made
+    assert problems == []

@@ -7,24 +7,19 @@ from typing import Any
 import pytest
 
 from tests.browser.accessibility import violations
+from tests.browser.assertions import expect
 from tests.browser.growth import Growth
 from tests.live_server import LiveServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=30_000)
 
 
-async def test_an_alarm_is_set_and_silenced(browser: Any, server: LiveServer, growth: Growth) -> None:
+async def test_an_alarm_is_set_and_silenced(page_for_axe: Any, server: LiveServer, growth: Growth) -> None:
     """A limit that the rate breaks raises the banner; Silence ends the sound, removing the rule ends the alarm.
 
     The page with its panels, dialogs and banner has no violation of WCAG 2.1 AA, in both themes.
     """
-    context = await browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True)
-    page = await context.new_page()
-    key = {"key": server.api_key}
-    assert (await context.request.post(f"{server.url}/session", data=key, headers={"Origin": server.url})).ok
+    page = page_for_axe
     await growth.push(4)
     await page.goto(f"{server.url}{growth.path}")
     await page.wait_for_function("() => /\\d/.test(document.getElementById('rate-value').textContent)")

@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.browser.assertions import expect
 from tests.browser.growth import Growth
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 
 async def labels_of(server: LiveServer, growth: Growth) -> dict[str, str | None]:

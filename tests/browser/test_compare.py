@@ -7,24 +7,16 @@ from typing import Any
 import pytest
 
 from tests.browser.accessibility import violations
-from tests.browser.conftest import note_problem
+from tests.browser.assertions import expect
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient, make_frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 
-async def test_a_growth_over_an_earlier_one(browser: Any, server: LiveServer) -> None:
+async def test_a_growth_over_an_earlier_one(page_for_axe: Any, server: LiveServer) -> None:
     """Chart, rule, both pictures and their difference; without enough growths the page says why there is no band."""
-    page = await (await browser.new_context(bypass_csp=True)).new_page()
-    key = {"key": server.api_key}
-    assert (await page.request.post(f"{server.url}/session", data=key, headers={"Origin": server.url})).ok
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: note_problem(problems, message))
+    page = page_for_axe
     async with WireClient(server) as client:
         ids = []
         for name in ("Earlier <b>", "Today"):
@@ -47,4 +39,3 @@ async def test_a_growth_over_an_earlier_one(browser: Any, server: LiveServer) ->
         await expect(page.locator(f"#picture-{name}")).to_have_attribute("data-frame", "0")
     await expect(page.locator("#caption-difference")).to_contain_text("counts")
     assert await violations(page) == []
-    assert problems == []

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.browser.assertions import expect, playwright
 from tests.browser.growth import Growth
 from tests.live_server import LiveServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 GREY = """() => getComputedStyle(document.querySelector("[data-name=lattice_spacing] dd")).color
     === getComputedStyle(document.querySelector("h2")).color"""

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.browser.assertions import expect
 from tests.browser.growth import Growth, regions_of
 from tests.live_server import LiveServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 STOPS = 120
 RING = """() => {
   const at = document.activeElement, style = getComputedStyle(at.querySelector(":scope > .shape") ?? at);

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.browser.assertions import expect
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient, make_frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 
 async def choose(page: Any, action: str) -> Any:

@@ -7,23 +7,19 @@ from typing import Any
 import pytest
 
 from tests.browser.accessibility import violations
+from tests.browser.assertions import expect
 from tests.browser.growth import Growth
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 
 async def test_a_mark_from_its_words_to_its_deletion(
-    browser: Any, growth: Growth, server: LiveServer
+    page_for_axe: Any, growth: Growth, server: LiveServer
 ) -> None:
     """The list follows each step; of two people the second one reads what the mark is now, and loses nothing."""
-    page = await (await browser.new_context(bypass_csp=True)).new_page()
-    key = {"key": server.api_key}
-    assert (await page.request.post(f"{server.url}/session", data=key, headers={"Origin": server.url})).ok
+    page = page_for_axe
     await growth.push(4)
     await page.goto(f"{server.url}{growth.path}")
     await expect(page.locator("#status")).not_to_be_empty()

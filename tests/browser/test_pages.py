@@ -8,14 +8,12 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.browser.assertions import expect
 from tests.browser.growth import Growth
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",

@@ -11,8 +11,6 @@ from tests.live_server import Serve
 from tests.reverse_proxy import ReverseProxy
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
 
 
 @pytest.mark.parametrize("strips", [True, False], ids=["removes the prefix", "forwards the prefix"])

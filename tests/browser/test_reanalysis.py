@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser.assertions import expect
 from tests.browser.conftest import in_one_loop
 from tests.browser.growth import CHUNK, FPS, Growth, chunk_of
 from tests.live_helpers import batches_until, feed
@@ -14,9 +15,6 @@ from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 
 @in_one_loop()

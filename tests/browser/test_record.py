@@ -11,12 +11,10 @@ import pytest
 from atomstream.record.states import RecorderState
 from atomstream.record.web.app import listen, serving, url_of
 from tests.browser.accessibility import violations
+from tests.browser.assertions import expect
 from tests.record.manual_camera import ManualCamera, recording_of, taken, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 HOSTILE = "GaN <img src=x onerror=alert(1)> \u202e"
 

@@ -8,13 +8,12 @@ import pytest
 
 from atomstream.server.people.records import Actor
 from atomstream.server.people.store import People
+from tests.browser.assertions import expect
+from tests.browser.conftest import log_in
 from tests.browser.growth import Growth
 from tests.live_server import LiveServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 CHANGES = [
     "mark",
@@ -31,19 +30,16 @@ CLICK_ALL = """() => [...document.querySelectorAll("button:not(#logout)")]
     .filter((button) => button.checkVisibility()).forEach((button) => button.click())"""
 
 
-async def log_in(page: Any, server: LiveServer, scope: str) -> None:
+async def log_in_as(page: Any, server: LiveServer, scope: str) -> None:
     """Log the page in by a new key of this scope."""
     made = People(server.data_dir).create_key(Actor("test", "command line"), scope, instrument=scope)
-    reply = await page.context.request.post(
-        f"{server.url}/session", data={"key": made.secret}, headers={"Origin": server.url}
-    )
-    assert reply.ok
+    await log_in(page.context, server, made.secret)
 
 
 async def test_a_viewer_sees_no_button_that_is_refused(page: Any, growth: Growth, server: LiveServer) -> None:
     """All that a viewer can click and press is answered; an operator sees all but the deletion."""
     await growth.push(4)
-    await log_in(page, server, "write")
+    await log_in_as(page, server, "write")
     await page.goto(growth.path)
     await page.get_by_role("button", name="Data", exact=True).click()
     await expect(page.locator("#mark")).to_be_visible()
@@ -51,7 +47,7 @@ async def test_a_viewer_sees_no_button_that_is_refused(page: Any, growth: Growth
     # Without its cookie the page would go to the login by itself, at the same time as the test.
     await page.goto("about:blank")
     await page.context.clear_cookies()
-    await log_in(page, server, "read")
+    await log_in_as(page, server, "read")
     refused: list[str] = []
     page.on("response", lambda reply: refused.append(reply.url) if reply.status == 403 else None)
     await page.goto(growth.path)

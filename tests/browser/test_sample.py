@@ -8,24 +8,16 @@ from typing import Any
 import pytest
 
 from tests.browser.accessibility import violations
-from tests.browser.conftest import note_problem
+from tests.browser.assertions import expect
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient, make_frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=20_000)
 
 
-async def test_from_the_list_to_the_sample(browser: Any, server: LiveServer) -> None:
+async def test_from_the_list_to_the_sample(page_for_axe: Any, server: LiveServer) -> None:
     """Pictures, filters that the address keeps, the link to the sample, and both axes of its page."""
-    page = await (await browser.new_context(bypass_csp=True)).new_page()
-    key = {"key": server.api_key}
-    assert (await page.request.post(f"{server.url}/session", data=key, headers={"Origin": server.url})).ok
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: note_problem(problems, message))
+    page = page_for_axe
     async with WireClient(server) as client:
         await client.ask("POST", "/projects/", {"name": "Oxides"})
         for name in ("First", "Second", "Elsewhere"):
@@ -58,4 +50,3 @@ async def test_from_the_list_to_the_sample(browser: Any, server: LiveServer) -> 
     assert await violations(page) == []
     await page.get_by_role("link", name="Compare First").click()
     await expect(page.locator("#name")).to_have_text("First")
-    assert problems == []

@@ -9,13 +9,11 @@ import pytest
 
 from atomstream.server.people.records import Actor
 from atomstream.server.people.store import People
+from tests.browser.assertions import expect
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 ACTOR = Actor("test", "command line")
 PASSWORD = "correct horse battery"

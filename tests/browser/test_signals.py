@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 
+from tests.browser.assertions import expect
 from tests.browser.growth import Growth
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 
 async def test_lanes_under_the_growth_rate(logged_in: Any, growth: Growth, server: LiveServer) -> None:

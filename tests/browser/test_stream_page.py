@@ -8,14 +8,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.browser.assertions import expect
 from tests.browser.growth import SPEC, Growth, regions_of
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 NUMBER = re.compile(r"\d+\.\d+")
 
 

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.browser.assertions import expect
 from tests.browser.growth import SPEC, Growth
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-expect = playwright.expect
-expect.set_options(timeout=60_000)
 
 
 async def test_traces_spectra_and_profiles(logged_in: Any, growth: Growth) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,21 +14,6 @@ from tests.live_server import ThreadedServer
 
 command = importlib.import_module("atomstream.cli.signals")  # the name in the package is the command itself
 LOG = "time;T (°C);shutter\n1735689600;500,5;closed\n1735689601;501;open\n"
-
-
-@pytest.fixture
-def server(serve_in_thread: Callable[..., ThreadedServer]) -> ThreadedServer:
-    return serve_in_thread()
-
-
-@pytest.fixture
-def env(server: ThreadedServer, tmp_path: Path) -> dict[str, str]:
-    """The environment of a user with this server."""
-    return {
-        "ATOMSTREAM_ENDPOINT": server.url,
-        "ATOMSTREAM_API_KEY": server.api_key,
-        "ATOMSTREAM_SPOOL_DIR": str(tmp_path / "spool"),
-    }
 
 
 def points(server: ThreadedServer, text: str) -> dict[str, Any]:

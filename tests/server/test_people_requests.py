@@ -15,17 +15,9 @@ from tests.live_server import Serve
 from tests.server.dashboard.test_login import browser, status_of
 from tests.wire_client import Address, WireClient
 
+pytestmark = pytest.mark.usefixtures("cheap_hash")
 ACTOR = Actor("test", "command line")
 UNKNOWN = "99999999-9999-4999-8999-999999999999"
-
-
-@pytest.fixture(autouse=True)
-def cheap_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argon2 with the least cost."""
-    from argon2 import PasswordHasher
-
-    hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr("atomstream.server.people.passwords._hasher", lambda: hasher)
 
 
 async def test_the_life_of_people_and_keys(serve: Serve) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.testing import MemoryService
+from tests.live_server import LiveServer, Serve
+from tests.streaming.proxy import Proxy, proxied
 from tests.streaming.scripted_faults import KEY
 from tests.streaming.stream_helpers import hurry, make_async
 
@@ -38,3 +40,17 @@ def no_disk(tmp_path: Path) -> Path:
     """A path at which no folder can be made, so that streams are kept in memory only."""
     (tmp_path / "file").touch()
     return tmp_path / "file" / "spool"
+
+
+@pytest.fixture
+async def server(serve: Serve) -> LiveServer:
+    """A real server."""
+    return await serve()
+
+
+@pytest.fixture
+async def line(server: LiveServer) -> AsyncIterator[Proxy]:
+    """The way to ``server``, interrupted at first."""
+    async with proxied(server.url) as proxy:
+        await proxy.refuse()
+        yield proxy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,18 @@ async def begin(streamer: AsyncRHEEDStreamer, *indices: int) -> str:
     for k in indices:
         await streamer.push(data_id, k, noise(k))
     return data_id
+
+
+def all_calls(streamer: AsyncRHEEDStreamer, data_id: str) -> list[Callable[[], Awaitable[object]]]:
+    """A call of each method that sends or waits, for a streamer that refuses all of them."""
+    return [
+        lambda: streamer.push(data_id, 1, noise(1)),
+        lambda: streamer.push_frame(data_id, noise(1)[0]),
+        lambda: streamer.run(data_id, [noise(1)]),
+        lambda: streamer.flush(data_id),
+        lambda: streamer.finalize(data_id),
+        lambda: streamer.initialize(FPS, 0.0, CHUNK),
+    ]
 
 
 async def until(condition: Callable[[], bool]) -> None:

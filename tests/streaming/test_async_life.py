@@ -19,6 +19,7 @@ from tests.streaming.scripted_faults import KEY, answers, held
 from tests.streaming.stream_helpers import (
     CHUNK,
     FPS,
+    all_calls,
     assert_arrived,
     assert_sums,
     begin,
@@ -89,15 +90,7 @@ def test_another_loop_is_told(serve_in_thread: Callable[..., ThreadedServer]) ->
     first = asyncio.new_event_loop()
     streamer = make_async(server.url, server.api_key)
     data_id = first.run_until_complete(begin(streamer, 0))
-    for verb in (
-        lambda: streamer.push(data_id, 1, noise(1)),
-        lambda: streamer.push_frame(data_id, noise(1)[0]),
-        lambda: streamer.run(data_id, [noise(1)]),
-        lambda: streamer.flush(data_id),
-        lambda: streamer.finalize(data_id),
-        lambda: streamer.initialize(FPS, 0.0, CHUNK),
-        streamer.close,
-    ):
+    for verb in (*all_calls(streamer, data_id), streamer.close):
         with pytest.raises(ClosedError, match="another event loop"):
             asyncio.run(in_task(verb))
     first.run_until_complete(streamer.push(data_id, 1, noise(1)))

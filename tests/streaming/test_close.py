@@ -12,7 +12,7 @@ from atomstream.errors import ClosedError
 from atomstream.testing import MemoryService
 from tests.live_server import Serve
 from tests.streaming.scripted_faults import KEY, answers
-from tests.streaming.stream_helpers import CHUNK, FPS, assert_arrived, begin, make_async, noise
+from tests.streaming.stream_helpers import all_calls, assert_arrived, begin, make_async, noise
 from tests.wire_client import WireClient
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -56,16 +56,7 @@ async def test_closing_again_is_harmless(streamer: AsyncRHEEDStreamer) -> None:
     data_id = await begin(streamer, 0)
     await streamer.close()
     await streamer.close()
-    for verb in (
-        lambda: streamer.push(data_id, 1, noise(1)),
-        lambda: streamer.push_frame(data_id, noise(1)[0]),
-        lambda: streamer.run(data_id, [noise(1)]),
-        lambda: streamer.flush(data_id),
-        lambda: streamer.finalize(data_id),
-        lambda: streamer.initialize(FPS, 0.0, CHUNK),
-        streamer.stats,
-        streamer.clock_status,
-    ):
+    for verb in (*all_calls(streamer, data_id), streamer.stats, streamer.clock_status):
         with pytest.raises(ClosedError, match="closed"):
             await verb()
 

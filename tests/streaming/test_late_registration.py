@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,6 @@ from tests.streaming.stream_helpers import CHUNK, FPS, assert_arrived, begin, ma
 Serve = Callable[..., Awaitable[LiveServer]]
 
 pytestmark = pytest.mark.usefixtures("hurried")
-
-
-@pytest.fixture
-async def server(serve: Serve) -> LiveServer:
-    return await serve()
-
-
-@pytest.fixture
-async def line(server: LiveServer) -> AsyncIterator[Proxy]:
-    """The way to ``server``, interrupted at first."""
-    async with proxied(server.url) as proxy:
-        await proxy.refuse()
-        yield proxy
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ back.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,13 @@ from atomstream.errors import ConnectionFailedError
 from atomstream.spool.stream_state import StreamManifest
 from atomstream.streaming.late_registration import local_signals
 from atomstream.streaming.signal_request import SignalsRequest
-from tests.live_server import LiveServer, Serve
-from tests.streaming.proxy import Proxy, proxied
+from tests.live_server import LiveServer
+from tests.streaming.proxy import Proxy
 from tests.streaming.test_timeseries import T, stored
 
 pytestmark = pytest.mark.usefixtures("hurried")
 
 Made = Callable[..., AsyncTimeseriesStreamer]
-
-
-@pytest.fixture
-async def server(serve: Serve) -> LiveServer:
-    return await serve()
-
-
-@pytest.fixture
-async def line(server: LiveServer) -> AsyncIterator[Proxy]:
-    """The way to ``server``, interrupted at first."""
-    async with proxied(server.url) as proxy:
-        await proxy.refuse()
-        yield proxy
 
 
 @pytest.fixture

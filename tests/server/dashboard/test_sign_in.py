@@ -14,17 +14,9 @@ from tests.live_server import LiveServer, Serve
 from tests.server.dashboard.test_login import browser, status_of
 from tests.wire_client import WireClient
 
+pytestmark = pytest.mark.usefixtures("cheap_hash")
 ACTOR = Actor("test", "command line")
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture(autouse=True)
-def cheap_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argon2 with the least cost."""
-    from argon2 import PasswordHasher
-
-    hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr("atomstream.server.people.passwords._hasher", lambda: hasher)
 
 
 async def with_anna(serve: Serve) -> LiveServer:

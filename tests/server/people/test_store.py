@@ -26,15 +26,6 @@ PROJECT = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
 
 
-@pytest.fixture
-def cheap_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argon2 with the least cost."""
-    from argon2 import PasswordHasher
-
-    hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr("atomstream.server.people.passwords._hasher", lambda: hasher)
-
-
 def digest(made: NewKey) -> bytes:
     return hashlib.sha256(made.secret.encode()).digest()
 
