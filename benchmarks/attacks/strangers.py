@@ -174,7 +174,7 @@ async def unknown_streams(rig: Rig, size: float) -> Outcome:
 
 CASES = {
     "idle and half-sent connections": idle_connections,
-    "who never reads": never_reading,
+    "clients that never read": never_reading,
     "wrong API keys": wrong_keys,
     "wrong logins": logins,
     "bytes that are no HTTP": malformed,

@@ -3,7 +3,7 @@ import { ask } from "./api.js";
 import { byId, el, setHidden, setText } from "./dom.js";
 import { ageWords, unitText, visible } from "./format.js";
 import { mayWrite } from "./rights.js";
-import { remember, remembered } from "./remembered.js";
+import { loadChoices, saveChoices } from "./stored_choices.js";
 import { sentence } from "./values.js";
 
 const TICK_MS = 1000;
@@ -41,7 +41,7 @@ export class Alarms {
     this.raised = [];
     this.silenced = new Set();
     this.heardAt = performance.now();
-    this.kept = remembered("alarms", { sound: true });
+    this.kept = loadChoices("alarms", { sound: true });
     this.dialog = byId("alarm-dialog");
     byId("alarms-button").addEventListener("click", () => this.open());
     byId("alarm-close").addEventListener("click", () => this.dialog.close());
@@ -49,7 +49,7 @@ export class Alarms {
     byId("alarm-sound").checked = this.kept.sound;
     byId("alarm-sound").addEventListener("change", () => {
       this.kept.sound = byId("alarm-sound").checked;
-      remember("alarms", this.kept);
+      saveChoices("alarms", this.kept);
       this.beep();
     });
     byId("alarm-form").addEventListener("submit", (event) => {
@@ -92,7 +92,7 @@ export class Alarms {
 
   show() {
     const { all } = this;
-    // An alarm that ends and comes again is heard again.
+    // An alarm that ended and is raised again gives its sound again.
     for (const key of this.silenced) if (!all.some((one) => keyOf(one) === key)) this.silenced.delete(key);
     const text = all.map(({ name, why }) => sentence(`${titleOf(name)} ${visible(why).replace(/\bmonolayers?\b/g, "ML")}`)).join(" ");
     setText(byId("alarm-text"), text);

@@ -198,5 +198,5 @@ if (info) {
 await loadGrowths().catch(() => {});
 await refresh();
 document.body.dataset.ready = "true";
-// A growth that runs is drawn on.
+// The chart of a running growth is updated.
 if (info && info.status !== "success") setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);

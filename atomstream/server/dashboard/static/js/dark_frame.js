@@ -1,6 +1,6 @@
-// A dark frame: the mean of pictures without beam, subtracted from the displayed picture. The browser remembers one.
+// A dark frame: the mean of pictures without beam, subtracted from the displayed picture. The browser stores one.
 import { byId, setHidden, setText } from "./dom.js";
-import { forget, remember, remembered } from "./remembered.js";
+import { loadChoices, removeChoices, saveChoices } from "./stored_choices.js";
 
 const PICTURES = 16;
 const NONE = { width: 0, height: 0, level: 0, taken: "", pixels: "" };
@@ -26,11 +26,11 @@ export function paintWithout(dark, darkLevel, pixels, level, image, colours) {
 export class DarkFrame extends EventTarget {
   constructor() {
     super();
-    const kept = remembered("dark", NONE);
+    const kept = loadChoices("dark", NONE);
     this.use(kept.pixels ? { ...kept, dark: decoded(kept.pixels, kept.level > 255) } : null);
     byId("dark-take").addEventListener("click", () => this.take());
     byId("dark-remove").addEventListener("click", () => {
-      forget("dark");
+      removeChoices("dark");
       this.use(null);
       this.dispatchEvent(new Event("change"));
     });
@@ -79,7 +79,7 @@ export class DarkFrame extends EventTarget {
     this.count = 0;
     const dark = this.sum.map((value) => value / added);
     const taken = new Date().toLocaleString();
-    const kept = remember("dark", { width, height, level, taken, pixels: encoded(dark, level > 255) });
+    const kept = saveChoices("dark", { width, height, level, taken, pixels: encoded(dark, level > 255) });
     this.use({ width, height, level, taken, dark });
     if (!kept) setText(byId("dark-state"), "not kept");
   }

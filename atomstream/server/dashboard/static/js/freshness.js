@@ -1,7 +1,7 @@
 // How fresh the numbers on the page are: the status in the header, their age in words, and whether they are stale.
 import { ageWords, duration, momentText, STATUS } from "./format.js";
 
-// A stream without a new chunk for so long is offered to be ended, in s.
+// Seconds without a new chunk after which the page offers to end the stream.
 const ABANDONED_S = 60;
 const OPEN = ["stream_active", "stream_interrupted", "stream_error"];
 

@@ -1,8 +1,8 @@
-// The look of the picture: palette, gain and gamma, remembered by the browser.
+// The look of the picture: palette, gain and gamma, stored by the browser.
 import { byId, el, setText, setUpDrawer } from "./dom.js";
 import { brief } from "./format.js";
 import { colourTable, PALETTES } from "./palettes.js";
-import { remember, remembered } from "./remembered.js";
+import { loadChoices, saveChoices } from "./stored_choices.js";
 
 const PLAIN = { palette: "gray", gain: 1, gamma: 1 };
 const LIMITS = { gain: [0.25, 32], gamma: [0.3, 4] };
@@ -12,7 +12,7 @@ const FINE_STEPS = 4096;
 export class Look extends EventTarget {
   constructor() {
     super();
-    this.settings = remembered("look", PLAIN);
+    this.settings = loadChoices("look", PLAIN);
     if (!Object.hasOwn(PALETTES, this.settings.palette)) this.settings.palette = PLAIN.palette;
     for (const [name, limits] of Object.entries(LIMITS)) this.settings[name] = within(this.settings[name], limits);
     byId("look-palette").replaceChildren(...Object.entries(PALETTES).map(([value, [text]]) => el("option", { value }, text)));
@@ -29,7 +29,7 @@ export class Look extends EventTarget {
   set(changes) {
     Object.assign(this.settings, changes);
     for (const [name, limits] of Object.entries(LIMITS)) this.settings[name] = within(this.settings[name], limits);
-    remember("look", this.settings);
+    saveChoices("look", this.settings);
     this.update();
     this.dispatchEvent(new Event("change"));
   }

@@ -6,7 +6,7 @@ import { notify } from "./notifications.js";
 
 const ACTIONS = {
   rename: { title: "Rename the stream", submit: "Rename" },
-  move: { title: "Move the stream", submit: "Move", text: "Frames, results and marks stay as they are. With the project changes who sees the stream and which rule of retention holds for it; with the sample, with which growths it is compared and which signals of instruments lie beside its frames." },
+  move: { title: "Move the stream", submit: "Move", text: "Frames, results and marks stay as they are. The project decides who can see the stream and which rule of retention applies to it. The sample decides with which growths it is compared and which signals of instruments are shown with its frames." },
   end: { title: "End the stream", submit: "End the stream", text: "For a stream that its client will not end. A chunk that arrives later is still stored." },
   delete: { title: "Delete the stream", submit: "Delete for ever", text: "Frames, results and marks are removed for ever; only a backup can bring them back. An upload that is arriving is refused." },
 };

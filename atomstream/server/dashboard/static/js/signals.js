@@ -41,7 +41,7 @@ export class SignalLanes {
       const { channels, end_seconds: end } = await ask(`${this.path}?${query}`);
       this.show(channels.slice(0, MOST), Math.min(to, end));
     } catch {
-      // The stream or the connection is gone: another part of the page shows that.
+      // The stream was deleted, or the connection is lost: another part of the page shows that.
     }
     this.timer = null;
     if (this.view.from !== from || this.view.to !== to) this.requestSoon();

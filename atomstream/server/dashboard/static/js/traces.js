@@ -5,7 +5,7 @@ import { AzimuthMap } from "./azimuth_map.js";
 import { brief, duration, visible, withSigma } from "./format.js";
 import { CurveChart } from "./curve_chart.js";
 import { lineOptions } from "./regions.js";
-import { remember, remembered } from "./remembered.js";
+import { loadChoices, saveChoices } from "./stored_choices.js";
 import { rangeQuery } from "./series.js";
 
 const EACH_MS = 1000;
@@ -23,7 +23,7 @@ export class Traces {
   constructor(dataId, view, { values, shownTime }) {
     this.path = `/dashboard/streams/${dataId}`;
     Object.assign(this, { view, values, shownTime });
-    this.kept = remembered("traces", { mode: "time", log: false, same: false, off: ["first_order_intensity", "reconstruction_intensity"] });
+    this.kept = loadChoices("traces", { mode: "time", log: false, same: false, off: ["first_order_intensity", "reconstruction_intensity"] });
     if (!MODES.includes(this.kept.mode)) this.kept.mode = "time";
     if (!Array.isArray(this.kept.off)) this.kept.off = [];
     this.choices = FIXED;
@@ -92,7 +92,7 @@ export class Traces {
 
   keep(changes) {
     Object.assign(this.kept, changes);
-    remember("traces", this.kept);
+    saveChoices("traces", this.kept);
     this.showMode();
     if (changes.mode) {
       this.reply = null;

@@ -1,7 +1,7 @@
-// Zoom and pan of the picture: by wheel, two fingers, drag, double click and keys; remembered by the browser.
+// Zoom and pan of the picture: by wheel, two fingers, drag, double click and keys; stored by the browser.
 import { byId, isTyping, setHidden, setText } from "./dom.js";
 import { brief } from "./format.js";
-import { remember, remembered } from "./remembered.js";
+import { loadChoices, saveChoices } from "./stored_choices.js";
 
 const MOST = 16;
 const STEP = 1.4;
@@ -16,7 +16,7 @@ export class Zoom {
     this.stage = byId("stage");
     this.film = byId("film");
     this.mayDrag = mayDrag;
-    this.at = remembered("zoom", WHOLE);
+    this.at = loadChoices("zoom", WHOLE);
     this.pointers = new Map();
     this.stage.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     this.stage.addEventListener("pointerdown", (event) => this.begin(event));
@@ -36,7 +36,7 @@ export class Zoom {
     const half = 0.5 / whole;
     const inside = (share) => Math.min(1 - half, Math.max(half, share));
     this.at = { scale: whole, x: inside(x), y: inside(y) };
-    remember("zoom", this.at);
+    saveChoices("zoom", this.at);
     const percent = (share) => `${(100 * share).toFixed(4)}%`;
     // The element is made larger, not transformed with CSS, so lines and letters of the regions keep their size.
     Object.assign(this.film.style, {

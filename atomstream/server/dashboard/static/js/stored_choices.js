@@ -3,7 +3,7 @@
 const PREFIX = "atomstream-";
 
 /** The stored object of that name over `defaults`; a stored value of another type than the default is ignored. */
-export function remembered(name, defaults) {
+export function loadChoices(name, defaults) {
   let stored = null;
   try {
     stored = JSON.parse(localStorage.getItem(PREFIX + name));
@@ -17,7 +17,7 @@ export function remembered(name, defaults) {
 }
 
 /** Stores an object; false if the browser refuses. */
-export function remember(name, values) {
+export function saveChoices(name, values) {
   try {
     localStorage.setItem(PREFIX + name, JSON.stringify(values));
     return true;
@@ -26,7 +26,8 @@ export function remember(name, values) {
   }
 }
 
-export function forget(name) {
+/** Removes a stored object. */
+export function removeChoices(name) {
   try {
     localStorage.removeItem(PREFIX + name);
   } catch { /* no storage: nothing is stored */ }
