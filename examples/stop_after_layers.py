@@ -29,6 +29,7 @@ from atomstream.streaming import ResultBatch
 CHUNK_S = 0.5
 SETTLE_S = 1.0
 MAX_LAG_S = CHUNK_S
+MAX_DOUBT_LAYERS = 0.3
 # Short chunks give earlier results. An atomstream server takes them; the warning concerns the hosted service.
 warnings.filterwarnings("ignore", message=".*chunk", category=UserWarning)
 
@@ -126,7 +127,8 @@ async def film(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, sec
 async def control(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, layers: float) -> None:
     """Compute the time to close the shutter from each result, until it has closed.
 
-    While the rate is undetermined there is no such time: it is unknown whether the film still grows.
+    While the rate is undetermined there is no such time: it is unknown whether the film still grows. The same holds
+    while the count is uncertain by more than ``MAX_DOUBT_LAYERS``: growth may have ended some tenths of a layer ago.
     """
     async for batch in streamer.results(data_id):
         if chamber.closed.is_set() or not batch.count:
@@ -136,6 +138,13 @@ async def control(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, 
         if rate is None or grown is None:
             if math.isfinite(chamber.closes_at_s):
                 print(f"{now_s:5.1f} s: the shutter stays open, the rate is undetermined: {why(batch)}")
+            chamber.closes_at_s = math.inf
+            continue
+        doubt = batch.values["layers_grown"].sigma or 0.0
+        if doubt > MAX_DOUBT_LAYERS:
+            print(
+                f"{now_s:5.1f} s: the shutter stays open, the count is uncertain: {grown:.2f} ± {doubt:.2f} layers"
+            )
             chamber.closes_at_s = math.inf
             continue
         chamber.closes_at_s = now_s + (layers - grown) / rate

@@ -199,6 +199,10 @@ def is_doubtful(before: Fit, t: F64, y: F64) -> bool:
 STOP_RANGE = 3.5
 """Range, in periods before now, in which the end of an oscillation is searched."""
 
+SEEN_PERIODS = 1.0
+"""The end of an oscillation is not earlier than this time, in periods, before the end of the fit that predicts it: the
+newest period of that fit was seen to oscillate."""
+
 STOP_STEPS = 20
 """Candidates per period."""
 
@@ -213,11 +217,12 @@ def stop_time(before: Fit, t: F64, y: F64) -> float:
     exponential recovery. The candidate with the smallest sum of squares is taken.
     """
     period = 1.0 / before.frequency
-    recent = t >= t[-1] - (STOP_RANGE + 1.5) * period
+    earliest = max(float(t[-1]) - STOP_RANGE * period, before.t_end - SEEN_PERIODS * period)
+    recent = t >= earliest - 1.5 * period
     t, y = downsampled(t[recent], y[recent], round((STOP_RANGE + 1.5) * 2 * STOP_STEPS))
     wave, quarter = before.wave_at(t), before.wave_at(t - 0.25 * period)
     best, best_cost = float(t[-1]), math.inf
-    first = max(float(t[0]) + 0.5 * period, float(t[-1]) - STOP_RANGE * period)
+    first = max(float(t[0]) + 0.5 * period, earliest)
     for stop in np.arange(float(t[-1]), first, -period / STOP_STEPS):
         growing = t <= stop
         left = np.stack([np.ones_like(t), t - stop, wave, quarter], axis=1)[growing]

@@ -47,11 +47,14 @@ class Counts:
         for counter in self._all():
             counter.fit_interval_s = fit_interval_s
 
-    def report(self, now: float, *, waits: bool) -> None:
-        """Note that the counts at ``now`` (s) are reported: later ones are not smaller. While a count ``waits``,
-        nothing is added after its last fit."""
+    def report(self, now: float, *, waits: bool, doubted_s: float) -> None:
+        """Note that the counts at ``now`` (s) are reported: later ones are not smaller.
+
+        While a count ``waits``, nothing is added after its last fit. ``doubted_s`` is the time (s) at which
+        growth may have ended, NaN without a doubt.
+        """
         for counter in self._all():
-            counter.waits = waits
+            counter.waits, counter.doubted_s = waits, doubted_s
             counter.report(now)
 
     def begin_segment(self, time_s: float) -> None:

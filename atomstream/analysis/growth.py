@@ -6,7 +6,14 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from atomstream.analysis.continuation import Continuation, compare, is_doubtful, onset_time, stop_time
+from atomstream.analysis.continuation import (
+    DOUBT_PERIODS,
+    Continuation,
+    compare,
+    is_doubtful,
+    onset_time,
+    stop_time,
+)
 from atomstream.analysis.counts import Counts
 from atomstream.analysis.hypotheses import OtherCause, Surroundings, other_cause
 from atomstream.analysis.illumination import CorrectedTrace
@@ -172,7 +179,8 @@ class GrowthTracker:
             self._remember(self.latest)
             self.counts.update(self.latest, self.onset_s)
             self.best = _better(self.best, self.latest)
-        self.counts.report(now, waits=not self.latest.determined or self.doubtful)
+        waits = not self.latest.determined or self.doubtful
+        self.counts.report(now, waits=waits, doubted_s=self._doubted_s)
         return self.latest
 
     def _interrupt(self, now: float, why: str) -> None:
@@ -214,6 +222,13 @@ class GrowthTracker:
             self.doubtful |= comparison is not None and not comparison.is_clear
         if self.doubtful and not was_doubtful:
             self.doubtful_since_s = float(t[-1])
+
+    @property
+    def _doubted_s(self) -> float:
+        """Time (s) at which growth may have ended; NaN without a doubt."""
+        if not (self.doubtful and self.latest.best is not None):
+            return math.nan
+        return self.doubtful_since_s - DOUBT_PERIODS / self.latest.best.frequency
 
     def _waits(self, now: float) -> bool:
         """Return True while it is doubtful whether growth goes on: a fit would follow its end with a changed rate."""
@@ -417,6 +432,8 @@ class GrowthTracker:
         rate = counter.rate or self.known_hz
         if (begin_s - counter.start_s) * rate > 0.3:
             notes.append(f"counted from {begin_s:.1f} s on")
+        if not math.isnan(counter.doubted_s):
+            notes.append(f"growth may have ended or changed after {counter.doubted_s:.1f} s")
         if not self.latest.determined:
             notes.append(f"counted until {min(now, counter.phase_time_s):.1f} s, undetermined since")
         return measured(counter.value(now), counter.sigma(now), unit, "; ".join(notes))

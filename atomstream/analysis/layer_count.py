@@ -1,7 +1,8 @@
 """Count of oscillations, usually one per layer: the integral of what grew since the user's last mark.
 
 The count follows the fitted phase, so errors of the rate do not add up. It never falls from one report to the next, and
-its uncertainty includes the doubt about the time at which growth began or stopped, and about what was not seen.
+its uncertainty includes the doubt about the time at which growth began or stopped, about what was not seen, and, while
+growth may have ended, both counts: with growth that ended and with growth that goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class LayerCounter:
     ``finished`` and ``finished_variance`` are those of earlier runs, which ended at ``ended_s`` (s). The present run
     began at ``onset_s``. ``counted`` is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles), ``rate``
     and ``rate_sigma`` (1/s); NaN before the first fit. While it ``waits``, nothing is added after that time.
-    ``fit_interval_s`` is the longest time from one fit to the next while there is light (s).
+    ``fit_interval_s`` is the longest time from one fit to the next while there is light (s). ``doubted_s`` is the time
+    (s) at which growth may have ended, NaN without a doubt.
     ``reported`` is the largest count that was reported, at ``reported_s``. ``runs`` are the earlier runs: begin and end
     in s, and what was counted.
     """
@@ -50,6 +52,7 @@ class LayerCounter:
     rate: float = 0.0
     rate_sigma: float = 0.0
     waits: bool = False
+    doubted_s: float = math.nan
     fit_interval_s: float = 1.0
     reported: float = 0.0
     reported_s: float = math.inf
@@ -97,8 +100,12 @@ class LayerCounter:
         total = self._total(time_s)
         self.runs.append((self.onset_s, time_s, total - self.finished))
         self.finished = total
-        self.counted, self.variance, self.rate, self.rate_sigma = math.nan, 0.0, 0.0, 0.0
+        self._forget_run()
         self.phase_time_s = self.ended_s = time_s
+
+    def _forget_run(self) -> None:
+        self.counted, self.variance, self.rate, self.rate_sigma = math.nan, 0.0, 0.0, 0.0
+        self.doubted_s = math.nan
 
     def cut(self, time_s: float) -> None:
         """End the present run at ``time_s``, the known time of a mark, which may lie in an earlier run."""
@@ -106,7 +113,7 @@ class LayerCounter:
             self.end_run(time_s, PHASE_ERROR)
             return
         # What was counted after that time is counted again, from the samples of the new segment.
-        self.counted, self.variance, self.rate, self.rate_sigma = math.nan, 0.0, 0.0, 0.0
+        self._forget_run()
         kept = [run for run in self.runs if run[0] < time_s]
         self.runs = [
             (begin, min(end, time_s), _share(begin, end, time_s) * count) for begin, end, count in kept
@@ -158,9 +165,17 @@ class LayerCounter:
         return max(earlier, self._total(time_s))
 
     def sigma(self, time_s: float) -> float:
-        """Return the uncertainty of the count, including how far an earlier report was too high."""
-        too_high = self.value(time_s) - self._total(time_s)
-        return math.sqrt(self.finished_variance + self._variance_at(time_s) + too_high**2)
+        """Return the uncertainty of the count.
+
+        It includes how far an earlier report was too high, and the counts with and without growth since a doubt.
+        """
+        value = self.value(time_s)
+        off = value - self._total(time_s)
+        if time_s > self.doubted_s and not math.isnan(self.counted):
+            least = self._total(self.doubted_s)
+            most = self._total(self.phase_time_s) + self.rate * self._reach(time_s)
+            off = max(off, value - least, most - value)
+        return math.sqrt(self.finished_variance + self._variance_at(time_s) + off**2)
 
     def _total(self, time_s: float) -> float:
         if math.isnan(self.counted):
@@ -171,10 +186,12 @@ class LayerCounter:
         return self.variance + (self.rate_sigma * self._beyond_fit(time_s)) ** 2
 
     def _beyond_fit(self, time_s: float) -> float:
+        """Return the time for which is counted from the last fit to ``time_s`` in s; negative if it is earlier."""
+        return min(time_s - self.phase_time_s, 0.0) if self.waits else self._reach(time_s)
+
+    def _reach(self, time_s: float) -> float:
         """Return the time from the last fit to ``time_s`` in s, limited where it is later."""
-        longest = 0.0
-        if self.rate > 0.0 and not self.waits:
-            longest = max(MAX_EXTRAPOLATION / self.rate, self.fit_interval_s)
+        longest = max(MAX_EXTRAPOLATION / self.rate, self.fit_interval_s) if self.rate > 0.0 else 0.0
         return min(time_s - self.phase_time_s, longest)
 
 

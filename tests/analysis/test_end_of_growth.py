@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomstream.analysis.continuation import onset_time
+from atomstream.analysis.continuation import onset_time, stop_time
 from atomstream.analysis.oscillation import analyse_trace
 from tests.analysis.traces import FPS, cusps, layers_of, watch
 
@@ -32,13 +32,30 @@ def test_an_unmarked_stop_ends_rate_and_count(rate: float, stop: float, after: s
     reported = [look for look in looks if look.rate.determined]
     assert reported, "growth was found"
     assert reported[-1].time_s < (stop + 1.5) / rate + 0.5
-    counts = [look.counted.value for look in looks if look.counted.value is not None]
+    counted = [look for look in looks if look.counted.value is not None]
+    counts = [look.counted.value for look in counted]
     assert abs(counts[-1] - stop) < 0.3
+    for look in counted:  # growth that may have ended, and growth that may go on, are within the uncertainty
+        assert abs(look.counted.value - look.grown) < 1.5 * look.counted.sigma + 0.1, look
+    assert any("growth may have ended" in look.counted.note for look in counted)
     assert (np.diff(counts) >= 0).all()
     assert [segment.next_kind for segment in found] == ["growth_stopped"]
     assert found[0].end_s == pytest.approx(stop / rate, abs=0.25 / rate)
     assert found[0].rate.value == pytest.approx(rate, rel=0.02)
     assert tracker.best is None
+
+
+@pytest.mark.parametrize(("first", "later", "exact"), [(0.6, 0.1, 0.3), (0.6, 0.05, 0.3), (1.0, 0.05, 0.9)])
+def test_a_stop_is_found_after_a_strong_first_layer(first: float, later: float, exact: float) -> None:
+    """A first layer that changes the intensity most does not move the end of growth to its own end."""
+    t = np.arange(round(15 * FPS)) / FPS
+    layers, since = np.minimum(0.4 * t, 4.8), np.clip(t - 12.0, 0, None)
+    wave = later * (1 + 2 * np.exp(-layers)) * np.cos(2 * np.pi * layers)
+    y = 0.4 + first * np.exp(-1.2 * layers) + wave + 0.1 * (1 - np.exp(-since / 3))
+    y = y + np.random.default_rng(1).normal(0, 0.004, len(t))
+    before = analyse_trace(t[t < 11.5], y[t < 11.5]).best
+    assert before is not None
+    assert stop_time(before, t, y) == pytest.approx(12.0, abs=exact)
 
 
 def test_growth_that_begins_again_is_found() -> None:
