@@ -1,4 +1,4 @@
-"""The fixtures that every test stands on do notice what is left behind."""
+"""The fixtures that all tests use report tasks, threads and sockets that a test leaves open."""
 
 from __future__ import annotations
 

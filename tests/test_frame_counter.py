@@ -1,4 +1,4 @@
-"""The counter's short path for a steady camera gives the same as the general rules."""
+"""The counter's short path for a camera with steady frame numbers gives the same result as the general rules."""
 
 from __future__ import annotations
 

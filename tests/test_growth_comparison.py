@@ -1,4 +1,4 @@
-"""Growths on a common axis: averages, layers, the normal band, and where a growth leaves it."""
+"""Growths on a common time axis: averages, layers, the normal band, and the time at which a growth leaves it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_layers_are_summed_over_segments() -> None:
 
 
 def test_the_first_mark_of_a_kind_or_text() -> None:
-    """By time, not by order; without a time it is none."""
+    """The first mark is the earliest in time, not in the list; a mark without a time does not count."""
     marks = [(5.0, "shutter", "open"), (2.0, "shutter", "close"), (NAN, "laser", "on")]
     assert first_mark(marks, "shutter") == 2.0
     assert first_mark(marks, "open") == 5.0
@@ -69,7 +69,7 @@ def test_the_band_contains_what_it_states() -> None:
 
 
 def test_students_t() -> None:
-    """As scipy has it, from one degree of freedom on."""
+    """The quantile of Student's t equals that of scipy, from one degree of freedom on."""
     from scipy.stats import t
 
     for freedom in (1, 2, 5, 10, 11, 20, 300):
@@ -78,7 +78,8 @@ def test_students_t() -> None:
 
 
 def test_a_growth_that_leaves() -> None:
-    """It has left where it stays outside; a single step outside, or one without a value, is none."""
+    """A growth has left the band where it stays outside; a single step outside, or a step without a value, does not
+    count."""
     steps = 200
     band = normal_band(np.array([[0.9], [1.0], [1.1]]) + np.zeros((3, steps)))
     values = np.ones(steps)

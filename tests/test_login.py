@@ -43,7 +43,8 @@ def test_a_key_as_argument() -> None:
 
 
 def test_the_saved_login_is_used(saved: ServerLogin, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gives both; an argument or a variable goes first, and the saved key goes to the saved server only."""
+    """The login gives server and key; an argument or a variable overrides it, and the saved key is sent to the saved
+    server only."""
     assert resolve_login(None, None) == saved
     assert resolve_login(None, "http://LAB:8765/") == saved
     assert resolve_login("other", None) == ServerLogin(LAB, "other")

@@ -20,7 +20,7 @@ from atomstream.mark_rules import MarkRule
     ],
 )
 def test_rules_are_read(text: str, rule: MarkRule) -> None:
-    """Channel, sign, threshold, kind and label, with or without quotes and blanks."""
+    """A rule has a channel, sign, threshold, kind and label, with or without quotes and blanks."""
     assert MarkRule.parse(text) == rule
 
 
@@ -34,7 +34,7 @@ def test_what_is_no_rule_is_named(text: str) -> None:
 
 
 def test_crossings() -> None:
-    """Only a change of the condition is one; NaN and the first value are none."""
+    """Only a change of the condition is a crossing; NaN and the first value are not."""
     times = np.arange(7.0)
     values = np.array([1.0, 0.0, np.nan, 1.0, 1.0, 0.5, 2.0])
     assert list(MarkRule("c", True, 0.5, "x").crossings(times, values)) == [3.0, 6.0]

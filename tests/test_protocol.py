@@ -1,4 +1,4 @@
-"""What both ends agree on: one key for a name, paths, and the same limits everywhere."""
+"""Rules that client and server share: one lookup key for each name, paths, and equal limits."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_client_finds_what_the_server_calls_the_same(first: str, second: str
 
 
 def test_a_path_is_filled_in_as_single_segments() -> None:
-    """What stands for a part of a path can't change the path's other parts."""
+    """A value that fills one segment of a path can't change the other segments."""
     assert path(EVENTS_PATH, data_id="a/../b?c#d e%") == "/rheed/stream/a%2F..%2Fb%3Fc%23d%20e%25/events"
 
 

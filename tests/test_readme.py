@@ -141,12 +141,12 @@ def test_a_frozen_application(tmp_path: Path) -> None:
 
 
 def test_scaling(tmp_path: Path) -> None:
-    """The example with 12 bits is true."""
+    """The stated result of the example with 12 bits is right."""
     run_block(block("to_uint8"), tmp_path)
 
 
 def test_reading_files(tmp_path: Path) -> None:
-    """The examples of ``docs/files.md`` are true, one after the other."""
+    """The examples of ``docs/files.md`` run one after the other, and their stated results are right."""
     blocks_of_page = [block("open_source", "axes="), block("bytes(640)"), block("cut = open")]
     run_block("\n".join(blocks_of_page), tmp_path)
 

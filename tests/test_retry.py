@@ -23,7 +23,7 @@ def test_the_ceiling_doubles_up_to_half_a_minute() -> None:
 
 
 async def test_a_transient_failure_is_tried_again() -> None:
-    """A busy server is asked again, after no less than it asked for."""
+    """A request that is answered by "busy" is repeated, not earlier than its Retry-After."""
     slept: list[float] = []
     answers = iter([ServerBusyError("busy", retry_after_s=7.0), "done"])
 

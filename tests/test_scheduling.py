@@ -1,4 +1,4 @@
-"""The parallel run: tests that use several cores run one at a time, and nothing else is held together."""
+"""The parallel test run: tests that use several cores run one at a time; all others are distributed freely."""
 
 from __future__ import annotations
 

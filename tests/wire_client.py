@@ -1,4 +1,4 @@
-"""The protocol's requests by hand, without our client."""
+"""The requests of the protocol, made with aiohttp alone and without the client of atomstream."""
 
 from __future__ import annotations
 

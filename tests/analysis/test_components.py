@@ -49,7 +49,7 @@ def test_a_new_direction_is_the_residual() -> None:
     assert 0.2 < components.project(pictures[50] + new)[1] < 0.25
 
 
-def test_old_pictures_are_forgotten() -> None:
+def test_old_pictures_lose_their_weight() -> None:
     """Pictures of another kind replace mean and components within a few memory lengths."""
     old, new = _pictures(50, 4, 0.001, seed=1), 1.0 + _pictures(120, 4, 0.001, seed=2)
     components = _learned(np.concatenate([old, new]), 15)

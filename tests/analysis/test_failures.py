@@ -34,7 +34,7 @@ def test_an_error_that_comes_and_goes_is_logged_once(caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("step", VALUES_OF)
-def test_a_step_that_works_hides_no_other_step(step: Step) -> None:
+def test_a_working_step_does_not_cover_another(step: Step) -> None:
     """The values of a failed step stay undetermined while all other steps work."""
     failures = Failures()
     _run(failures, step, ValueError("odd"))

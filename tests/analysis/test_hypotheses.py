@@ -48,7 +48,7 @@ def test_a_strong_second_harmonic_is_no_double_rate(ratio: float, phase: float) 
 
 
 def test_a_cause_that_comes_and_goes_holds_for_two_periods() -> None:
-    """A cause is remembered for two periods, for about the same frequency in windows that are not much longer."""
+    """A cause stays valid for two periods, for about the same frequency in windows that are not much longer."""
     t = np.arange(0, 10, 0.05)
     fit = analyse_trace(t, 1 + 0.2 * np.cos(2 * np.pi * 0.5 * t)).best
     assert fit is not None

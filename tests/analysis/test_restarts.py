@@ -1,4 +1,4 @@
-"""Trackers forget the earlier pictures wherever these do not compare with the later ones."""
+"""Trackers discard the earlier pictures wherever these cannot be compared with the later ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _film(count: int) -> np.ndarray:
 def _state() -> dict[str, Any]:
     engine = Analyzer(FPS)
     engine.feed(0, _film(30))
-    assert _remembering(engine) == ALL
+    assert _with_pictures(engine) == ALL
     return engine.state()
 
 
@@ -39,7 +39,7 @@ def _trackers(engine: Analyzer) -> PatternTrackers:
     return trackers
 
 
-def _remembering(engine: Analyzer) -> set[str]:
+def _with_pictures(engine: Analyzer) -> set[str]:
     """Return which trackers hold earlier pictures."""
     trackers = _trackers(engine)
     held = {
@@ -53,26 +53,26 @@ def _remembering(engine: Analyzer) -> set[str]:
 
 
 @pytest.mark.parametrize("why", get_args(Restart))
-def test_what_is_forgotten(why: Restart) -> None:
-    """A gap hides changes from frame to frame only; everything else ends the slow comparisons too."""
+def test_what_a_restart_discards(why: Restart) -> None:
+    """A gap ends the comparison of consecutive frames only; every other reason ends the slow comparisons too."""
     engine = _fed()
     _trackers(engine).restart(why)
     kept = {"gap": {"change", "chooser", "common"}, "light": {"sudden"}, "pattern": {"sudden"}}
-    assert _remembering(engine) == kept.get(why, set())
+    assert _with_pictures(engine) == kept.get(why, set())
 
 
 def test_commands_restart_the_trackers() -> None:
-    """The user's commands forget the pictures: a gap, another rotation, another specular box."""
+    """The user's commands discard the pictures: a gap, another rotation, another specular box."""
     engine = _fed()
     engine.gap(20)
     commands.end_skip(engine._state)
-    assert _remembering(engine) == {"change", "chooser", "common"}
+    assert _with_pictures(engine) == {"change", "chooser", "common"}
     engine = _fed()
     engine.set_rotation(5.0)
-    assert _remembering(engine) == set()
+    assert _with_pictures(engine) == set()
     engine = _fed()
     engine.set_regions([Box(40, 25, 5, 9, "specular", tracked=True)])
-    assert _remembering(engine) == set()
+    assert _with_pictures(engine) == set()
 
 
 def test_a_new_specular_box_begins_a_segment() -> None:

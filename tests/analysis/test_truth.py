@@ -101,7 +101,7 @@ def test_growth_on_a_harmonic_of_the_rotation(one: Case) -> None:
     ids=lambda one: one.name,
 )
 def test_dim_growths_while_turning(one: Case) -> None:
-    """Growth that noise or hum hides in its first turns is found, and counted from its first layer."""
+    """Growth that noise or hum covers in its first turns is found, and counted from its first layer."""
     _holds(one)
 
 

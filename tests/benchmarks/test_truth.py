@@ -20,7 +20,7 @@ from benchmarks.truth.traces import fault_of, feed_trace, random_trace
 
 
 def look(t: float = 10.0, rate: float | None = 0.5, true: float | None = 0.5, **other: Any) -> dict[str, Any]:
-    """Return a look as :mod:`benchmarks.truth.watch` stores it."""
+    """Return one reading of the live values (a "look"), as :mod:`benchmarks.truth.watch` stores it."""
     made = {
         "t": t, "rate": rate, "sigma": 0.001, "true": true, "readings": (), "note": "", "why": "", "layers": None,
         "layers_sigma": 0.05, "counted": None, "true_layers": (5.0,), "since": 0.0, "segments": 1, "ceiling": 2.0,
@@ -130,7 +130,7 @@ def test_after_a_stop_no_number_is_judged_for_one_and_a_half_periods() -> None:
         ),
     ],
 )
-def test_the_verdict_on_a_look(one: dict[str, Any], said: str) -> None:
+def test_the_verdict_on_one_check(one: dict[str, Any], said: str) -> None:
     """Right within 2 % or 3 sigma; false otherwise, or where nothing grows; a fair reading needs its note."""
     assert score.verdict(one) == said
 

@@ -66,7 +66,7 @@ async def test_a_dark_frame_is_subtracted(logged_in: Any) -> None:
         assert await page.evaluate(WITHOUT, [dark, dark_level, pixels, level]) == wanted
 
 
-async def test_the_look_is_remembered(logged_in: Any, growth: Growth) -> None:
+async def test_the_display_settings_are_kept(logged_in: Any, growth: Growth) -> None:
     """Palette, gain and zoom are used at once and after a reload; the wheel and the keys zoom, 0 shows all.
 
     V shows the picture on the full screen, with the rate in digits of a tenth of its height.

@@ -58,7 +58,7 @@ def test_a_log_that_grows(
     added = iter(["1735689602;502;open\n1735689603", ";503;closed\n17356896", "04;504;closed"])
 
     class Waiter:
-        """Adds a part of the log at each look."""
+        """Appends a part of the log each time that the command waits for new lines."""
 
         def wait(self, _: float) -> bool:
             with path.open("a") as file:

@@ -19,7 +19,7 @@ def run(*arguments: str, typed: str = "") -> tuple[int, str]:
     return int(result.return_value or 0), result.output
 
 
-def test_asked_once_and_remembered(server: ThreadedServer) -> None:
+def test_the_prompted_key_is_stored(server: ThreadedServer) -> None:
     """The key is typed unseen; after that a command needs no option; logout deletes it."""
     code, output = run("login", typed=f"{server.url}\n{server.api_key}\n")
     assert code == 0
@@ -45,7 +45,7 @@ def test_a_wrong_key_is_not_saved(server: ThreadedServer) -> None:
     assert saved_login() is None
 
 
-def test_a_server_that_is_away(closed_port: int) -> None:
+def test_an_unreachable_server(closed_port: int) -> None:
     """Nothing is saved, except with --no-check."""
     url = f"http://127.0.0.1:{closed_port}"
     code, output = run("login", "--endpoint", url, typed="some-key\n")

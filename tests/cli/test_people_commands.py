@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Callable[..., str]:
 
 
 def owner(folder: Path, secret: str) -> Principal | None:
-    """Who has the key ``secret``."""
+    """Return the holder of the key ``secret``, or None."""
     from atomstream.server.http.api_keys import fingerprint
 
     directory = People(folder).directory

@@ -98,7 +98,7 @@ def test_frames_that_never_arrived_are_left_out(server: ThreadedServer, tmp_path
 
 
 def test_a_thinned_stream(tmp_path: Path) -> None:
-    """Removed frames are left out, or are black with their results, as the caller wants."""
+    """Removed frames are left out, or are black with their results: an argument decides."""
     archive = new_archive(tmp_path)
     for index in range(3):
         commit(archive, index)

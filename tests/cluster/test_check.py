@@ -216,7 +216,7 @@ async def test_two_clusters_on_one_bus(nats_server: Nats, tmp_path: Path) -> Non
         await first.close()
 
 
-async def test_a_bus_that_is_away_or_too_small(nats_server: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unreachable_or_too_small_bus(nats_server: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start ends with a sentence, although the connection is tried again for ever later."""
     monkeypatch.setattr("atomstream.server.ports.bus.CONNECT_S", 0.5)
     with pytest.raises(ConfigError, match=r"No connection to NATS at 127\.0\.0\.1:1"):

@@ -16,7 +16,7 @@ STEPS = (("frozen analyst",), ("server", "analyst"), ("nats", "s3", "postgres"))
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-async def test_nothing_is_lost_when_parts_die() -> None:
+async def test_killed_processes_lose_nothing() -> None:
     """Each kind of part is killed, and the process that analyses is frozen: all frames and results, as undisturbed."""
     if missing := missing_programs():
         pytest.skip(missing[0])

@@ -86,7 +86,7 @@ def test_it_follows_a_stream_to_its_end(server: ThreadedServer, streamer: RHEEDS
 
 
 @pytest.mark.filterwarnings("ignore:Stream .* ended with:RuntimeWarning")
-def test_a_server_that_is_away_is_shown_and_followed_again(
+def test_an_unreachable_server_is_shown_and_followed_again(
     server: ThreadedServer, streamer: RHEEDStreamer
 ) -> None:
     """Without an answer of the server the numbers are stale at once, with the reason. ``close`` ends the thread."""

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-FPS, CHUNK, HEIGHT, WIDTH, SEED = 6.0, 12, 48, 64, 5  # the client wants chunks of at least 2 s
+FPS, CHUNK, HEIGHT, WIDTH, SEED = 6.0, 12, 48, 64, 5  # the client accepts chunks of at least 2 s
 
 
 def frames_of(n_frames: int) -> np.ndarray:

@@ -185,7 +185,7 @@ def test_it_gives_its_disk_to_a_recording(tmp_path: Path) -> None:
         assert read_all(camera)[0][-1].frame_id == 119
 
 
-def test_frames_to_be_read_stay_when_it_gives_up_its_disk(tmp_path: Path) -> None:
+def test_unread_frames_stay_after_a_disk_fault(tmp_path: Path) -> None:
     """A recording reads every frame that it still needs; each file is deleted when it was read."""
     with dashcam(tmp_path) as camera:
         for k in range(60):

@@ -140,7 +140,7 @@ async def test_what_was_recorded_without_a_server_is_sent_after_a_login(
     assert "The recording that was made without a server will be sent" in messages[0]
 
 
-async def test_marks_while_the_server_is_away(
+async def test_marks_while_the_server_is_unreachable(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mark that the server could not take is kept on the disk, and the next start sends it once.

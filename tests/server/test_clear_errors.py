@@ -42,7 +42,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return full
 
 
-async def test_a_full_disk_is_said_and_passes(
+async def test_a_full_disk_is_reported_until_it_has_space(
     serve: Serve, full_disk: list[bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Uploads and all other writes are 507 with the free space, also on the page; with room again they succeed."""

@@ -16,7 +16,7 @@ from tests.live_server import Serve
 from tests.wire_client import WireClient
 
 
-async def test_healthz_tells_why_not(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_healthz_has_the_reason(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key: 200 while all is well, 503 with a sentence for each reason."""
     server = await serve()
     async with WireClient(server, headers={}) as client:

@@ -80,7 +80,7 @@ async def test_streams_of_one_are_listed_by_the_other(pair: Pair) -> None:
 
 
 async def test_keys_of_one_are_those_of_the_other(pair: Pair) -> None:
-    """A new key is valid at once on both; a revoked one is refused by the other one after its next look."""
+    """A new key is valid at once on both; a revoked one is refused by the other server after its next check."""
     async with WireClient(pair.first) as here, WireClient(pair.second) as there:
         _, made = await here.ask("POST", "/people/keys", {"scope": "read", "instrument": "camera"})
         headers = {"X-API-KEY": made["key"]}
@@ -88,7 +88,7 @@ async def test_keys_of_one_are_those_of_the_other(pair: Pair) -> None:
         await here.ask("DELETE", f"/people/keys/{made['id']}")
         assert (await here.ask("GET", "/tags/", headers=headers))[0] == 401
         while (reply := await there.ask("GET", "/tags/", headers=headers))[0] == 200:
-            pass  # until its next look, within a second
+            pass  # until its next check, within a second
         status, reply = reply
         assert status == 401
         assert "revoked" in reply["detail"]
@@ -100,7 +100,7 @@ async def test_an_upload_url_of_one_is_valid_at_the_other(pair: Pair) -> None:
 
 
 async def test_a_stream_that_one_deletes_is_gone_at_the_other(pair: Pair) -> None:
-    """The other server answers 410 after its next look, and removes its own files of the stream."""
+    """The other server answers 410 after its next check, and removes its own files of the stream."""
     async with WireClient(pair.first) as here, WireClient(pair.second) as there:
         data_id = await here.create()
         copy = pair.second.data_dir / "streams" / data_id
@@ -108,7 +108,7 @@ async def test_a_stream_that_one_deletes_is_gone_at_the_other(pair: Pair) -> Non
         assert (await there.ask("GET", f"/rheed/stream/{data_id}/chunks"))[0] == 200
         assert (await here.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 200
         while (status := (await there.ask("GET", f"/rheed/stream/{data_id}/chunks"))[0]) == 200:
-            pass  # until its next look, within a second
+            pass  # until its next check, within a second
         assert status == 410
         while copy.exists():
             await there.ask("GET", "/health")  # the files are removed after that
@@ -116,7 +116,7 @@ async def test_a_stream_that_one_deletes_is_gone_at_the_other(pair: Pair) -> Non
 
 
 @pytest.mark.slow
-async def test_the_catalogue_is_away(serve: Serve, tmp_path: Path) -> None:
+async def test_the_catalogue_is_unavailable(serve: Serve, tmp_path: Path) -> None:
     """Streams that run are stored and end; a new one is answered by 503; when it is back, the rows are right."""
     with running(PostgreSQL) as engine:
         server = await serve(catalogue=PostgresAddress.parse(engine.url, {}))
@@ -171,7 +171,8 @@ def test_keys_are_accepted_for_a_time(tmp_path: Path) -> None:
 async def test_a_store_and_a_catalogue_of_two_servers(
     serve: Serve, postgres_server: PostgreSQL, tmp_path: Path
 ) -> None:
-    """A stream by way of either is deleted at both. The store of another cluster is refused, and nothing written."""
+    """A stream that was sent to either server is deleted on both. The store of another cluster is refused, and nothing
+    is written there."""
     address, store = await asyncio.to_thread(make_database, postgres_server), str(tmp_path / "store")
     first = await serve(catalogue=address, store=store)
     second = await serve(catalogue=address, store=store)
@@ -273,4 +274,4 @@ async def test_a_session_of_one_is_one_at_the_other(pair: Pair) -> None:
             assert reply.status == 204
         assert await status(pair.second, token) == 401
         while await status(pair.first, token) == 200:
-            pass  # until its next look, within a second
+            pass  # until its next check, within a second

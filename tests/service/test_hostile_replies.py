@@ -125,7 +125,7 @@ def compressed(body: bytes, encoding: str) -> bytes:
 
 
 def zeros(nbytes: int) -> bytes:
-    """So many zeros, compressed without holding them in memory."""
+    """Return ``nbytes`` zeros (rounded down to MiB), gzip-compressed, without holding them in memory."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     parts = [packer.compress(bytes(1 << 20)) for _ in range(nbytes >> 20)]
     return b"".join([*parts, packer.flush()])

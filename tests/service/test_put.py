@@ -153,7 +153,7 @@ async def test_reset_on_reused_connection_is_not_replayed() -> None:
         assert (len(connections), len(bodies)) == (1, 2)
 
 
-async def test_stalled_upload_gives_up() -> None:
+async def test_a_stalled_upload_ends() -> None:
     """If the server accepts no more bytes, the attempt fails after the limit without progress."""
     stop = asyncio.Event()
 
@@ -167,7 +167,7 @@ async def test_stalled_upload_gives_up() -> None:
         stop.set()
 
 
-async def test_unanswered_upload_gives_up() -> None:
+async def test_an_unanswered_upload_ends() -> None:
     """If the server accepts the body but never answers, the attempt fails after the limit."""
     stop = asyncio.Event()
 

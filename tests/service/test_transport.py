@@ -163,7 +163,7 @@ async def test_loopback_never_uses_a_proxy(monkeypatch: pytest.MonkeyPatch) -> N
         assert await api.list_tags() == []
 
 
-async def test_proxy_that_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_needs_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
     """A 407 of a proxy is a connection error: it neither pauses a stream nor quarantines a chunk."""
 
     async def refuse(request: web.Request) -> web.Response:

@@ -98,7 +98,7 @@ async def test_uploads_below_the_endpoint() -> None:
     assert "public-url" not in str(error)
 
 
-async def test_frames_wait_until_the_server_knows_its_address(serve: Serve) -> None:
+async def test_frames_wait_for_the_upload_address(serve: Serve) -> None:
     """Behind a proxy that hides the address: the stream's state names the option, and nothing is lost."""
     async with ReverseProxy("/rheed", strips=True, keeps_host=True).running() as proxy:
         server = await serve()

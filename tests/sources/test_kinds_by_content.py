@@ -66,7 +66,7 @@ def test_the_fourth_byte_of_an_avi(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(open_source(avi(pixels)(tmp_path))), GREY)
 
 
-def test_frames_that_an_edit_list_hides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_frames_outside_the_edit_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A trimmed MP4: the frames that players show are streamed, and a warning tells how many are hidden."""
     path = video(np.tile(GREY, (2, 1, 1)), "a.mp4", "libx264", options={"qp": "0", "bf": "0"})(tmp_path)
     data = bytearray(path.read_bytes())

@@ -84,7 +84,7 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
         ("zarr", "a.zarr", "server"),
     ],
 )
-def test_a_missing_package_says_how_to_get_it(
+def test_a_missing_package_names_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, install: str
 ) -> None:
     """Without the optional package the error contains the pip command."""

@@ -23,7 +23,7 @@ def offline_stream(spool: Spool, data_id: str, late: LateRegistration | None) ->
     stream.close()
 
 
-def test_streams_that_no_server_knows_are_given_to_one(memory_path: Path) -> None:
+def test_streams_without_a_server_are_adopted(memory_path: Path) -> None:
     """Their chunks are those of the new endpoint then; registered and locked streams stay."""
     spool = new_spool(memory_path)
     offline_stream(spool, "local-a", LateRegistration(sample="GaN"))

@@ -84,7 +84,7 @@ async def test_many_tasks_push_at_once(serve: Serve) -> None:
             assert_arrived(server, data_id, list(range(13)))
 
 
-def test_another_loop_is_told(serve_in_thread: Callable[..., ThreadedServer]) -> None:
+def test_another_event_loop_is_an_error(serve_in_thread: Callable[..., ThreadedServer]) -> None:
     """Each method called from another event loop raises an error; the streamer still works in its own loop."""
     server = serve_in_thread()
     first = asyncio.new_event_loop()

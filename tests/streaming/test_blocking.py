@@ -142,7 +142,7 @@ def test_a_generator_that_raises(server: ThreadedServer, streamer: RHEEDStreamer
 
 
 @pytest.mark.parametrize("wrong", [7, None, noise])
-def test_run_wants_an_iterable(streamer: RHEEDStreamer, wrong: Any) -> None:
+def test_run_needs_an_iterable(streamer: RHEEDStreamer, wrong: Any) -> None:
     """run of something that is not iterable raises TypeError."""
     with pytest.raises(TypeError, match="run\\(\\) takes an iterable of frames"):
         streamer.run(begin(streamer), wrong)

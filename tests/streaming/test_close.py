@@ -61,7 +61,7 @@ async def test_closing_again_is_harmless(streamer: AsyncRHEEDStreamer) -> None:
             await verb()
 
 
-async def test_close_ends_those_who_wait(service: MemoryService, no_disk: Path) -> None:
+async def test_close_ends_waiting_calls(service: MemoryService, no_disk: Path) -> None:
     """A push that waits for room and a finalize that waits for the drain get ClosedError when it closes."""
     service.fault_for = lambda attempt: answers(503)
     streamer = make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk)

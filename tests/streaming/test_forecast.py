@@ -75,26 +75,26 @@ def test_a_fast_uplink_gives_no_forecast(rates: Rates) -> None:
     assert forecast(Rates(120.0, 20e6, 60.0, 10e6), FreeSpace(0, 10**15)) == ""
 
 
-class Hearing(logging.Handler):
-    """Waits for a sentence, and keeps all."""
+class LogText(logging.Handler):
+    """Keeps the text of all messages; ``written`` is set at the first one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard = threading.Event()
-        self.said = ""
+        self.written = threading.Event()
+        self.text = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said += record.getMessage()
-        self.heard.set()
+        self.text += record.getMessage()
+        self.written.set()
 
 
 @pytest.mark.slow
-def test_a_slow_line_is_told_while_it_streams(serve_in_thread: Callable[..., ThreadedServer]) -> None:
+def test_a_slow_line_is_reported_while_streaming(serve_in_thread: Callable[..., ThreadedServer]) -> None:
     """Over a line that carries a part of the frames the user is warned within seconds, and all arrive later."""
-    server, hearing = serve_in_thread(), Hearing()
+    server, log = serve_in_thread(), LogText()
     frames = np.random.default_rng(0).integers(0, 255, (240, 40, 50), dtype=np.uint8)
     logger = logging.getLogger("atomstream.forecast")
-    logger.addHandler(hearing)
+    logger.addHandler(log)
     try:
         with (
             throttled(server.url, 20e6) as url,
@@ -102,12 +102,12 @@ def test_a_slow_line_is_told_while_it_streams(serve_in_thread: Callable[..., Thr
         ):
             data_id = streamer.initialize(fps=120.0, rotations_per_min=0.0, chunk_size=240)
             count = 0
-            while not hearing.heard.wait(0.1):
+            while not log.written.wait(0.1):
                 streamer.push(data_id, count, frames)
                 count += 1
                 assert count < 400, "nothing was logged"
             report = streamer.finalize(data_id)
     finally:
-        logger.removeHandler(hearing)
-    assert "The uplink carries" in hearing.said
+        logger.removeHandler(log)
+    assert "The uplink carries" in log.text
     assert report["chunks_uploaded"] == count

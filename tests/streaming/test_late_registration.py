@@ -112,7 +112,7 @@ async def test_a_later_process_registers_the_stream(
     assert len(await catalogue(server)) == 1
 
 
-async def test_finalized_and_closed_while_away(
+async def test_finalized_and_closed_while_unreachable(
     server: LiveServer, line: Proxy, made: Callable[..., AsyncRHEEDStreamer]
 ) -> None:
     """A stream that began and ended without the server is registered, delivered and ended by the next streamer."""
@@ -219,7 +219,7 @@ async def test_without_a_spool_the_error_is_raised(server: LiveServer, line: Pro
 
 
 async def test_a_wrong_key_is_an_error(server: LiveServer, tmp_path: Path) -> None:
-    """A server that answers is not away."""
+    """A server that answers 401 is reachable: the error is raised, and nothing is kept for a later registration."""
     async with make_async(server.url, "atst_" + "0" * 43, spool_dir=tmp_path) as streamer:
         with pytest.raises(AuthenticationError):
             await streamer.initialize(FPS, 0.0, CHUNK)

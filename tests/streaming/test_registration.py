@@ -122,7 +122,7 @@ class Service:
         ]
 
     async def sleep(self, seconds: float) -> None:
-        """Waits for nothing, and remembers how long it was asked to."""
+        """Returns at once, and appends the requested time to ``slept``."""
         self.slept.append(seconds)
 
 
@@ -290,7 +290,7 @@ async def test_race_for_a_sample_ends_with_one(api: ServiceApi, service: Service
     assert list(service.samples) == ["theirs"]
 
 
-async def test_race_without_a_detail_looks_again(api: ServiceApi, service: Service) -> None:
+async def test_a_race_without_a_detail_is_checked_again(api: ServiceApi, service: Service) -> None:
     """If the server reports that a name exists, without its id, the name is looked up again."""
     service.samples, service.tags = {"s": "wafer"}, {"t": "night"}
     listings = {route: service.recorder.answers[route] for route in ("GET /physical_samples/", "GET /tags/")}
@@ -356,7 +356,7 @@ async def test_passing_faults_are_passed_over(api: ServiceApi, service: Service,
     assert service.streams == [result.spec.data_id]
 
 
-async def test_long_wish_to_wait_is_not_waited_for(api: ServiceApi, service: Service) -> None:
+async def test_a_long_retry_after_is_an_error_at_once(api: ServiceApi, service: Service) -> None:
     """A Retry-After of minutes raises an error at once, instead of a silent wait."""
     service.fails("GET /tags/", 1, 503, **{"Retry-After": "120"})
     with pytest.raises(ServerBusyError):
@@ -364,7 +364,7 @@ async def test_long_wish_to_wait_is_not_waited_for(api: ServiceApi, service: Ser
     assert service.slept == []
 
 
-async def test_wrong_key_is_said_at_once(api: ServiceApi, service: Service) -> None:
+async def test_a_wrong_key_is_an_error_at_once(api: ServiceApi, service: Service) -> None:
     """A refused key raises an error after one request."""
     service.recorder.on_json("POST /rheed/stream/", {"detail": "Invalid API key"}, status=401)
     with pytest.raises(AuthenticationError, match=r"HTTP 401 \(Invalid API key\). Check the API key"):

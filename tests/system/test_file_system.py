@@ -102,7 +102,7 @@ def test_a_file_system_without_folder_sync(
             FileSystem().sync_folder(tmp_path)
 
 
-def test_a_rename_gives_up_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_rename_is_an_error_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A target that another process keeps open on Windows is an error after the time limit, not an endless wait."""
 
     def refuse(source: object, target: object) -> None:

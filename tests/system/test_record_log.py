@@ -1,4 +1,4 @@
-"""The append-only log: damage anywhere costs only the record it lies in."""
+"""The append-only log: damage anywhere loses only the record that it lies in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def filled(path: Path, count: int = 3) -> Path:
 
 
 def reopened(path: Path) -> list[int]:
-    """What a log holds, opened again, and that it takes more after it."""
+    """Open a log again and return its records; check that another record can be appended."""
     log = RecordLog(path)
     found = [log.read(number)["n"] for number in range(1, len(log) + 1)]
     assert log.append({"n": 99}) == len(found) + 1
@@ -38,7 +38,7 @@ def reopened(path: Path) -> list[int]:
 
 
 def test_records_are_read_by_number(tmp_path: Path) -> None:
-    """What was appended is there by its number, after a reopening too; another number is an IndexError."""
+    """An appended record is read by its number, after a reopening too; another number is an IndexError."""
     path = filled(tmp_path / "a" / "results.log")
     log = RecordLog(path)
     assert log.read(2) == {"n": 2, "text": "xx"}
@@ -50,9 +50,8 @@ def test_records_are_read_by_number(tmp_path: Path) -> None:
 
 
 def survivors(path: Path, content: bytes) -> list[int | None]:
-    """Opens a log of that content: the number ``n`` of each of its records, None for one that is lost.
-
-    The content before is in a copy, unless nothing was changed, and the log then opens without any repair.
+    """Open a log file with this content and return the number ``n`` of each record, None for a lost one. It is also
+    checked that a repair has left a copy of the old content, and that the log then opens without a repair.
     """
     for old in path.parent.iterdir():
         old.unlink()
@@ -119,7 +118,7 @@ def test_garbage_in_the_middle_costs_what_it_covers(data: st.DataObject) -> None
 
 
 def test_the_damage_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The warning has the file, the place, how much is lost, and where the copy is."""
+    """The warning has the file, the position, the number of lost bytes, and the path of the copy."""
     path = filled(tmp_path / "log", 3)
     raw = bytearray(path.read_bytes())
     second = raw.index(b"xx") - 20
@@ -146,7 +145,7 @@ def test_an_older_copy_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_copy_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """Where there is no room for the copy, the damaged log is not changed."""
+    """Without disk space for the copy, the damaged log is not changed."""
 
     class Full(FileSystem):
         def create(self, path: Path) -> int:
@@ -195,7 +194,7 @@ class FailingSync(FileSystem):
 
 
 def test_a_durable_append_that_fails_adds_nothing(tmp_path: Path) -> None:
-    """Where the sync is refused, the record is gone and its number is free."""
+    """If the sync fails, the record is removed and its number is free."""
     path, disk = filled(tmp_path / "log", 1), FailingSync()
     log = RecordLog(path, file_system=disk)
     with pytest.raises(OSError, match="input/output"):

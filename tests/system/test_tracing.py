@@ -80,7 +80,7 @@ def test_a_wrong_header_is_ignored(value: str) -> None:
 
 
 def test_spans_that_never_end_take_bounded_memory() -> None:
-    """Beyond the bound the oldest ones are ended."""
+    """Above the limit of open spans, the oldest ones are ended."""
     pytest.importorskip("opentelemetry.trace", reason="opentelemetry is not installed")
     spans = tracing.OpenSpans("x")
     for key in range(tracing.MAX_OPEN + 10):

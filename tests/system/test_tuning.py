@@ -1,4 +1,4 @@
-"""ATOMSTREAM_PLAIN_OS turns the operating-system optimisations off, all of them or some."""
+"""The variable ATOMSTREAM_PLAIN_OS turns operating-system optimisations off, all of them or some."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ print("plain")
     ],
 )
 def test_the_setting_is_parsed(monkeypatch: pytest.MonkeyPatch, value: str, off: set[str]) -> None:
-    """1 means all, a list means those named."""
+    """1 turns all off, a comma-separated list those that it names."""
     monkeypatch.setenv("ATOMSTREAM_PLAIN_OS", value)
     assert config.plain_os(frozenset("abc")) == off
 

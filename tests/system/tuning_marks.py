@@ -8,6 +8,6 @@ from atomstream.system import tuning
 
 
 def needs(*optimisations: tuning.Optimisation) -> pytest.MarkDecorator:
-    """Skip where one of them is off."""
+    """Return a mark that skips the test if one of these optimisations is off."""
     off = [name for name in optimisations if not tuning.enabled(name)]
     return pytest.mark.skipif(bool(off), reason=f"ATOMSTREAM_PLAIN_OS turned off: {', '.join(off)}")

@@ -195,7 +195,7 @@ class Clock:
         return self.now
 
 
-async def test_an_alarm_is_raised_and_told_once(serve: Serve, tmp_path: Path) -> None:
+async def test_an_alarm_is_raised_and_sent_once(serve: Serve, tmp_path: Path) -> None:
     """By two servers that share the rules, after a restart too. It ends when its stream ends."""
     server = await serve()
     clock, sent = Clock(), Recorder()
@@ -215,7 +215,7 @@ async def test_an_alarm_is_raised_and_told_once(serve: Serve, tmp_path: Path) ->
         assert sent.messages == []
         clock.now += 45.0
         await one.check()
-        assert one.raised(data_id) == []  # a single look raises nothing
+        assert one.raised(data_id) == []  # a single check raises nothing
         for _ in range(3):
             await one.check()
             await other.check()

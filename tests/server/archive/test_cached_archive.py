@@ -1,4 +1,5 @@
-"""Archives on one store: each chunk is stored once whichever server receives it, and a folder may be thrown away."""
+"""Archives on one store: each chunk is stored once, whichever server receives it, and the folder of a server may be
+deleted."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ Server = Callable[[str], CachedArchive]
 SHARD = "streams/one/frames.zarr/frames/c/{}/0/0"
 
 
-class _Away(LocalStore):
-    """A folder that can be away, as S3 can: ``outage`` is the number of further requests that are answered."""
+class _UnreliableStore(LocalStore):
+    """A folder that can become unreachable, as S3 can: ``left`` is the number of further requests that are answered."""
 
     left: int | None = None
 
@@ -58,8 +59,8 @@ class _Away(LocalStore):
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> _Away:
-    return _Away(tmp_path / "store")
+def store(tmp_path: Path) -> _UnreliableStore:
+    return _UnreliableStore(tmp_path / "store")
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_chunks_of_two_servers_are_one_stream(any_server: Server) -> None:
         assert np.array_equal(read_zarr(archive.folder, "chunk_frames"), [4, 4, 4])
 
 
-def test_a_cache_that_was_thrown_away_is_filled_again(server: Server) -> None:
+def test_a_deleted_cache_is_filled_again(server: Server) -> None:
     """Chunks, times and ids come from the store; the cached documents equal those of a server with its own data
     folder.
     """
@@ -160,7 +161,7 @@ def test_a_damaged_object_is_replaced_by_the_next_upload(server: Server, store: 
     assert store.fetch(SHARD.format(0)) == raw
 
 
-def test_while_the_store_is_away_nothing_is_half_stored(server: Server, store: _Away) -> None:
+def test_an_unreachable_store_leaves_nothing_half_stored(server: Server, store: _UnreliableStore) -> None:
     """An upload fails at each of its requests to the store, then succeeds; what is cached can be read all the time."""
     a = server("a")
     commit(a, 0)
@@ -180,8 +181,9 @@ def test_while_the_store_is_away_nothing_is_half_stored(server: Server, store: _
         server("c")
 
 
-def test_a_stream_is_opened_with_all_chunks_or_not_at_all(server: Server, store: _Away) -> None:
-    """The store goes away after each of the requests of an opening: the folder keeps the times of all chunks."""
+def test_a_stream_is_opened_with_all_chunks_or_not_at_all(server: Server, store: _UnreliableStore) -> None:
+    """The store becomes unreachable after each of the requests of an opening: the folder keeps the times of all
+    chunks."""
     a, b = server("a"), server("b")
     for index in range(3):
         commit(a, index)
@@ -239,7 +241,8 @@ def test_a_repeat_whose_first_attempt_failed_is_new_to_this_server(
 
 
 def test_chunks_of_other_servers_are_reported_once_whoever_found_them(server: Server) -> None:
-    """A copy to the store, a request or the end finds chunks: they are kept for the one who passes them on."""
+    """Chunks of other servers are found by a copy to the store, a request or the end; pop_followed returns each of them
+    once."""
     a, b = server("a"), server("b")
     commit(a, 0)
     commit(b, 1)

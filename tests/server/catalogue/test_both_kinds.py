@@ -185,7 +185,8 @@ async def test_a_deletion_is_noted(connect: Open, tmp_path: Path) -> None:
 async def test_names_that_another_server_holds(
     postgres_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Who waits too long for another server gets an error that may pass, and has changed nothing."""
+    """A server that waits too long for the lock of another one raises an error that is worth a retry, and changes
+    nothing."""
     monkeypatch.setattr("atomstream.server.catalogue.shared_database.LOCK_S", 0.1)
     address = await asyncio.to_thread(make_database, postgres_server)
     settings = ServerSettings(data_dir=tmp_path)

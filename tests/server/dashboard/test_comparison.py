@@ -16,7 +16,7 @@ from atomstream.server.dashboard.comparison import Source, _compared, opening_s,
 from atomstream.server.live.growth_summary import SummaryReader, summary_of
 from atomstream.server.live.messages import CurrentResults, MeasurementRecord, SegmentRecord
 from tests.live_server import LiveServer, Serve
-from tests.server.live.cluster_desk import until_over
+from tests.server.live.cluster_parts import until_over
 from tests.wire_client import START_MS, WireClient, make_frames
 
 FPS = 10.0

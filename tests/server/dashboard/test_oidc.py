@@ -55,7 +55,7 @@ async def come_back(session: aiohttp.ClientSession, address: str) -> tuple[int, 
 
 
 async def signed_in(session: aiohttp.ClientSession) -> dict[str, Any]:
-    """Who is logged in."""
+    """Return the server's description of the session: the person who is logged in, role and projects."""
     async with session.get("/session") as reply:
         return dict(await reply.json())
 
@@ -265,7 +265,7 @@ async def test_claims_that_come_on_request_only(serve: Serve) -> None:
 
 
 def test_the_role_follows_the_provider(memory_path: Path) -> None:
-    """The highest role counts; it changes with the groups, and who has none any more is removed with their keys."""
+    """The highest role counts; it changes with the groups, and a person without any role is removed with their keys."""
     people, settings = People(memory_path), settings_of("https://login.example")
     claims = {"sub": "1", "preferred_username": "anna", "groups": ["mbe", "heads"]}
     assert admit(people, settings, claims, None).role == "admin"

@@ -7,7 +7,7 @@ import numpy as np
 from atomstream.server.dashboard.images import PICTURE_HEADER
 from atomstream.server.dashboard.overviews import WIDTH, small_picture
 from tests.live_server import Serve
-from tests.server.live.cluster_desk import until_over
+from tests.server.live.cluster_parts import until_over
 from tests.wire_client import START_MS, WireClient, make_frames
 
 UNKNOWN = "11111111-1111-4111-8111-111111111111"

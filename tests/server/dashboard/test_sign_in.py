@@ -1,4 +1,4 @@
-"""Sign-in by password and by login link: the limits on guesses, and who is locked out by them."""
+"""Sign-in by password and by login link: the limits on guesses, and which people are locked out by them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_without_people_a_key_is_the_only_way(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("body", [login("bob"), login(password="wrong"), login(""), login(password="")])
-async def test_what_is_wrong_is_not_told(serve: Serve, body: dict[str, str]) -> None:
+async def test_a_refusal_does_not_show_its_reason(serve: Serve, body: dict[str, str]) -> None:
     """An unknown name and a wrong password get the same answer."""
     server = await with_anna(serve)
     async with browser(server) as session, session.post("/session", json=body) as reply:
@@ -94,14 +94,14 @@ async def test_guesses_are_limited(serve: Serve) -> None:
 
 
 async def test_right_passwords_are_not_counted(serve: Serve) -> None:
-    """Who signs in often is not held up."""
+    """A person who signs in often is not delayed."""
     server = await with_anna(serve)
     for _ in range(MAX_WRONG + 2):
         async with browser(server) as session:
             assert await status_of(session, "POST", "/session", json=login()) == 204
 
 
-async def test_a_browser_is_known_for_its_person_only(serve: Serve) -> None:
+async def test_a_browser_is_trusted_for_one_person_only(serve: Serve) -> None:
     """The cookie of a known browser gives no further guesses for other names, and can't be changed."""
     server = await with_anna(serve)
     People(server.data_dir).add_user(ACTOR, "Bob", "admin", password="some other password")

@@ -163,7 +163,7 @@ async def test_which_streams_are_silent(arrivals: Arrivals, clock: Clock) -> Non
     assert arrivals.silent() == set()
 
 
-async def test_nothing_is_known_of_what_others_receive(clock: Clock) -> None:
+async def test_deliveries_of_other_processes_are_not_counted(clock: Clock) -> None:
     """Where other servers store chunks too, no stream is called silent, and a part of its chunks gives no rate."""
     arrivals = Arrivals(clock, clock, is_alone=False)
     await store_chunks(arrivals, clock, "a", 3)
@@ -198,7 +198,7 @@ async def test_a_server_with_a_store_calls_no_stream_silent(serve: Serve, tmp_pa
             assert answer["silent"] == [data_id][:expected]
 
 
-async def test_a_deleted_stream_is_forgotten(client: WireClient) -> None:
+async def test_a_deleted_stream_is_removed(client: WireClient) -> None:
     """A stream that was deleted while it ran is not called silent for ever."""
     data_id = await client.create()
     await send(client, data_id, 0)

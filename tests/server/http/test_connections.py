@@ -81,7 +81,8 @@ async def test_half_sent_requests_make_room_first() -> None:
 
 
 async def test_the_next_request_of_a_client_with_a_key_is_kept() -> None:
-    """Who has shown a key is not closed while the head of the next request arrives, also if nobody else sends one."""
+    """A connection with a valid key is not closed while the head of the next request arrives, also if nobody else sends
+    one."""
     guard = make_guard(total=100)
     client, transport = connect(guard)
     client.known = True
@@ -126,7 +127,7 @@ async def test_a_closed_connection_is_counted_once() -> None:
     assert not connect(guard)[1].aborted
 
 
-async def test_who_does_not_read_is_cut_off() -> None:
+async def test_a_client_that_does_not_read_is_cut_off() -> None:
     """A reply that waits for the window's length with hardly a byte read ends the connection; slow reading does not."""
     guard = make_guard()
     stuck, slow, quick, resumed = (connect(guard) for _ in range(4))

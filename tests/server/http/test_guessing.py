@@ -1,4 +1,4 @@
-"""Wrong API keys: limited by address and by beginning, logged as one line, and no lock-out of who has the right one."""
+"""Wrong API keys: limited by address and by beginning, logged as one line, and no lock-out of the right key."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_an_ipv6_network_counts_as_one_address() -> None:
 
 
 async def test_the_memory_of_guesses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was counted longest ago is forgotten."""
+    """At the limit, the address whose count is the oldest is removed."""
     monkeypatch.setattr(guessing, "_MAX_COUNTED", 50)
     limiter = GuessLimiter(Clock(), delay_s=0.0)
     for k in range(200):

@@ -164,7 +164,7 @@ async def test_new_files_are_used_without_a_restart(
         assert not certificate_of(server).reload()
 
 
-async def test_the_server_looks_by_itself(
+async def test_a_renewed_certificate_is_found_without_a_call(
     serve: Serve, pairs: tuple[Pair, Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No signal and no command is needed for a new certificate."""

@@ -15,8 +15,8 @@ from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
 
 
-async def test_so_many_pass_in_each_turn() -> None:
-    """In the order of the calls; who goes away leaves the place to the next one."""
+async def test_each_turn_passes_a_fixed_number() -> None:
+    """In the order of the calls; a cancelled call leaves its place to the next one."""
     stile, passed = Turnstile(3), list[int]()
 
     async def one(number: int) -> None:
@@ -46,7 +46,7 @@ def turnstile_of(server: LiveServer) -> Turnstile:
     return server.running.connections._turnstile
 
 
-async def test_who_has_shown_a_key_does_not_wait(serve: Serve) -> None:
+async def test_an_authenticated_client_does_not_wait(serve: Serve) -> None:
     """A request without a key waits behind the others; an upload on the connection of a key's holder does not."""
     server = await serve()
     async with WireClient(server) as client:
@@ -81,7 +81,7 @@ async def test_only_an_upload_is_let_past(serve: Serve, path: str) -> None:
         assert (await asked).status in (401, 404)
 
 
-async def test_so_many_are_accepted_in_each_turn(serve: Serve) -> None:
+async def test_each_turn_accepts_a_fixed_number(serve: Serve) -> None:
     """A burst of connections is spread over iterations of the loop; none is refused meanwhile."""
     server = await serve()
     assert server.running is not None

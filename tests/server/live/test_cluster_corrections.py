@@ -8,12 +8,12 @@ from pathlib import Path
 from atomstream.server.live.event_book import EventChanges, EventConflictError
 from atomstream.server.live.messages import EventMessage
 from tests.live_helpers import growth
-from tests.server.live.cluster_desk import desk, records, until
+from tests.server.live.cluster_parts import cluster_parts, records, until
 
 
 async def test_two_servers_correct_the_same_mark(tmp_path: Path) -> None:
     """One of them is refused, whatever both had seen; records and events are the same on all servers."""
-    async with desk(tmp_path) as made:
+    async with cluster_parts(tmp_path) as made:
         one, other = await made.replica("b"), await made.replica("c")
         event = await one.mark("note", "x", 1.0, None, None)
         await other.mark("note", "x", 1.0, None, event.id)  # the other server has seen it

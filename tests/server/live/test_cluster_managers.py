@@ -23,19 +23,19 @@ from atomstream.server.streams.archives import SharedArchives
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals, StatusChanged
 from tests.live_helpers import growth
-from tests.server.live.cluster_desk import ID, Desk, desk
+from tests.server.live.cluster_parts import ID, ClusterParts, cluster_parts
 
 M = TypeVar("M", bound=ResultsManager)
 
 
 @pytest.fixture
-async def made(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk(tmp_path) as opened:
+async def made(tmp_path: Path) -> AsyncIterator[ClusterParts]:
+    async with cluster_parts(tmp_path) as opened:
         yield opened
 
 
 @asynccontextmanager
-async def managing(made: Desk, kind: type[M], signals: ServerSignals) -> AsyncIterator[M]:
+async def managing(made: ClusterParts, kind: type[M], signals: ServerSignals) -> AsyncIterator[M]:
     """A manager as in a separate process, over the store of ``made``."""
     settings = ServerSettings(data_dir=made.folder / "managed", analysis_workers=1)
     settings.streams_dir.mkdir(parents=True)
@@ -51,7 +51,7 @@ async def managing(made: Desk, kind: type[M], signals: ServerSignals) -> AsyncIt
         yield manager
 
 
-async def test_a_late_chunk_does_not_hide_the_end(made: Desk) -> None:
+async def test_a_late_chunk_does_not_undo_the_end(made: ClusterParts) -> None:
     """The notice of the end comes while a late chunk has put the status back: the analysis ends nevertheless."""
     await made.send(growth(), 0, 1)
     async with managing(made, OwningManager, ServerSignals()) as manager:
@@ -64,7 +64,7 @@ async def test_a_late_chunk_does_not_hide_the_end(made: Desk) -> None:
 
 @pytest.mark.parametrize("status", ["success", "stream_error"])
 async def test_an_end_is_announced_once_the_bus_is_there(
-    made: Desk, monkeypatch: pytest.MonkeyPatch, status: Status
+    made: ClusterParts, monkeypatch: pytest.MonkeyPatch, status: Status
 ) -> None:
     """A stream without data for long, or one that was finished later: the bus was unreachable just then."""
     monkeypatch.setattr("atomstream.server.live.replicated_results.AGAIN_S", 0.0)

@@ -15,17 +15,18 @@ from atomstream.server.live.messages import EndMessage, EventMessage, RegionsMes
 from atomstream.server.live.shared_records import Position
 from atomstream.server.ports.stream_log import LogEntry, OutdatedWriterError
 from tests.live_helpers import CHUNK, growth
-from tests.server.live.cluster_desk import ID, Desk, desk, plain, records, until, until_over
+from tests.server.live.cluster_parts import ID, ClusterParts, cluster_parts, plain, records, until, until_over
 
 
 @pytest.fixture
-async def made(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk(tmp_path) as opened:
+async def made(tmp_path: Path) -> AsyncIterator[ClusterParts]:
+    async with cluster_parts(tmp_path) as opened:
         yield opened
 
 
-async def test_a_server_that_does_not_analyse_has_all_results(made: Desk) -> None:
-    """Records, columns, profiles and the end come to every other server, also to one that looks for the first time."""
+async def test_a_server_that_does_not_analyse_has_all_results(made: ClusterParts) -> None:
+    """Records, columns, profiles and the end reach every other server, also one that opens the stream only
+    afterwards."""
     follower = await made.replica("b")
     await made.send(growth(), 0, 1)
     owner = await made.owner("analyst")
@@ -49,7 +50,7 @@ async def test_a_server_that_does_not_analyse_has_all_results(made: Desk) -> Non
         assert fall.plain() == own.plain()
 
 
-async def test_the_next_owner_continues_with_equal_values(made: Desk) -> None:
+async def test_the_next_owner_continues_with_equal_values(made: ClusterParts) -> None:
     """After the death of an owner another one records what is missing: no number twice, and the same values."""
     frames = growth()
     await made.send(frames, 0, 1, 2, 3)
@@ -74,7 +75,7 @@ async def test_the_next_owner_continues_with_equal_values(made: Desk) -> None:
 
 
 async def test_whoever_opens_a_long_stream_reads_only_its_last_records_again(
-    made: Desk, monkeypatch: pytest.MonkeyPatch
+    made: ClusterParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server and a next owner with empty folders begin with the copy of a growing stream, and have equal results."""
     monkeypatch.setattr("atomstream.server.live.owned_results.COPY_RECORDS", 1)
@@ -111,7 +112,7 @@ async def test_whoever_opens_a_long_stream_reads_only_its_last_records_again(
     assert [message.seq for message in await records(second)] == list(range(1, second.seq + 1))
 
 
-async def test_an_owner_that_was_frozen_is_refused(made: Desk) -> None:
+async def test_an_owner_that_was_frozen_is_refused(made: ClusterParts) -> None:
     """Another process has taken over: the first one can't append, notices it, and what it had is used by nobody."""
     frames = growth()
     await made.send(frames, 0, 1)
@@ -129,7 +130,7 @@ async def test_an_owner_that_was_frozen_is_refused(made: Desk) -> None:
     assert numbers == list(range(1, second.seq + 1))
 
 
-async def test_inputs_of_users_reach_the_analysis_and_all_servers(made: Desk) -> None:
+async def test_inputs_of_users_reach_the_analysis_and_all_servers(made: ClusterParts) -> None:
     """Events, regions and a calibration that one server takes are recorded by the owner, and shown by another."""
     await made.send(growth(), 0)
     owner, a, b = await made.owner("analyst"), await made.replica("a"), await made.replica("b")
@@ -154,7 +155,7 @@ async def test_inputs_of_users_reach_the_analysis_and_all_servers(made: Desk) ->
     assert len([m for m in await records(again) if isinstance(m, EventMessage)]) == 1
 
 
-async def test_a_bus_that_lost_everything_is_continued(made: Desk) -> None:
+async def test_a_bus_that_lost_everything_is_continued(made: ClusterParts) -> None:
     """The entries of a stream are gone from the bus: its files have the records so far, and the next ones follow."""
     await made.send(growth(), 0, 1)
     owner = await made.owner("analyst")
@@ -177,7 +178,7 @@ async def test_a_bus_that_lost_everything_is_continued(made: Desk) -> None:
     assert [one.label for one in follower.events() if one.by == "user"] == ["before", "after"]
 
 
-async def test_a_chunk_that_a_copy_to_the_store_has_found_is_analysed(made: Desk) -> None:
+async def test_a_chunk_that_a_copy_to_the_store_has_found_is_analysed(made: ClusterParts) -> None:
     """Copying takes over chunks of other servers into the archive: the analysis gets them as well."""
     await made.send(growth(), 0)
     owner = await made.owner("analyst")
@@ -189,7 +190,7 @@ async def test_a_chunk_that_a_copy_to_the_store_has_found_is_analysed(made: Desk
     assert owner._store.log.frames_received == 120
 
 
-async def test_an_owner_that_was_frozen_does_not_replace_newer_objects(made: Desk) -> None:
+async def test_an_owner_that_was_frozen_does_not_replace_newer_objects(made: ClusterParts) -> None:
     """It wakes up after another process has analysed more: its shorter columns and its snapshot are not stored."""
     await made.send(growth(), 0)
     first = await made.owner("first")
@@ -217,7 +218,7 @@ async def test_an_owner_that_was_frozen_does_not_replace_newer_objects(made: Des
     assert _objects(made) == seen
 
 
-async def test_an_object_that_was_replaced_after_the_check_stays(made: Desk) -> None:
+async def test_an_object_that_was_replaced_after_the_check_stays(made: ClusterParts) -> None:
     """An owner is frozen between the check and the request to the store: the newer object is not replaced."""
     objects = made.logs.objects(ID)
     objects.put("analysis/state", b"old", lambda: None)
@@ -234,7 +235,7 @@ async def test_an_object_that_was_replaced_after_the_check_stays(made: Desk) -> 
     assert objects.get("analysis/state") == b"newer"
 
 
-def _objects(made: Desk) -> dict[str, bytes]:
+def _objects(made: ClusterParts) -> dict[str, bytes]:
     """All objects of the store but the chunks."""
     keys = [key for key in made.store.keys("") if "/frames/c/" not in key]
     return {key: made.store.fetch(key) for key in keys}

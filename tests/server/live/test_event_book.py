@@ -43,7 +43,7 @@ def test_a_correction_and_its_history_survive_a_restart(tmp_path: Path) -> None:
         )
         assert [one.label for one in annotations.book.history("a")] == ["Ga opne", "Ga open", "Ga open"]
         assert [one.deleted for one in annotations.book.history("b")] == [False, True]
-        # A value tells the analysis nothing; a shutter and a deletion do.
+        # The analysis receives no values; it receives shutters and deletions.
         note, gone = TimedEvent("note", "Ga opne", None, 1.0, "a"), TimedEvent("note", "gone", None, 2.0, "b")
         assert annotations.for_analysis(0, 0.0) == [
             note,
@@ -77,8 +77,9 @@ def test_the_second_correction_of_a_version_is_refused() -> None:
         book.correction("b", 1, EventChanges())
 
 
-def test_an_analyzer_is_sent_what_it_knows() -> None:
-    """A renamed note changes nothing for it: when the note is deleted, it is named as it was sent."""
+def test_an_analyzer_receives_only_kinds_it_accepts() -> None:
+    """A change of a note to a kind that it does not accept is not sent to it; the deletion names the note as it was
+    sent."""
     book = EventBook()
     book.note(FIRST)
     for changes in (EventChanges(label="x"), EventChanges(kind="temperature"), EventChanges(deleted=True)):

@@ -19,7 +19,7 @@ from tests.live_helpers import (
     send_chunks,
 )
 from tests.live_server import Serve
-from tests.server.live.cluster_desk import until_over
+from tests.server.live.cluster_parts import until_over
 from tests.wire_client import START_MS, WireClient
 
 ID = "6b7c1c1e-3a50-4a4e-9f5c-0d6d1d6c7f10"

@@ -22,20 +22,20 @@ from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals
 from tests.live_helpers import growth
 from tests.live_server import Serve
-from tests.server.live.cluster_desk import ID, Desk, desk
+from tests.server.live.cluster_parts import ID, ClusterParts, cluster_parts
 from tests.wire_client import WireClient
 
 DELETED = Notice(data_id=ID, kind="deleted")
 
 
 @pytest.fixture
-async def made(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with desk(tmp_path) as opened:
+async def made(tmp_path: Path) -> AsyncIterator[ClusterParts]:
+    async with cluster_parts(tmp_path) as opened:
         yield opened
 
 
 @pytest.fixture
-async def analyst(made: Desk) -> AsyncIterator[OwningManager]:
+async def analyst(made: ClusterParts) -> AsyncIterator[OwningManager]:
     """A process that analyses the stream."""
     settings = ServerSettings(made.folder / "analyst", gap_wait_s=30.0)
     settings.streams_dir.mkdir(parents=True)
@@ -54,7 +54,7 @@ def _chunk(index: int) -> Notice:
     return Notice(data_id=ID, kind="chunk", index=index)
 
 
-async def _nothing_is_left(made: Desk, analyst: OwningManager) -> None:
+async def _nothing_is_left(made: ClusterParts, analyst: OwningManager) -> None:
     assert list(made.store.keys("")) == []
     assert await made.results_log.last(ID) is None
     assert not analyst._open
@@ -62,7 +62,9 @@ async def _nothing_is_left(made: Desk, analyst: OwningManager) -> None:
     assert not [path for path in streams.rglob("*") if path.is_file()]
 
 
-async def test_a_list_of_lost_chunks_after_the_end_is_copied(made: Desk, analyst: OwningManager) -> None:
+async def test_a_list_of_lost_chunks_after_the_end_is_copied(
+    made: ClusterParts, analyst: OwningManager
+) -> None:
     """The client ends the stream once more: the arrays in the store name the chunks that it has lost."""
     end = Notice(data_id=ID, kind="end")
     await made.send(growth(), 0)
@@ -75,7 +77,7 @@ async def test_a_list_of_lost_chunks_after_the_end_is_copied(made: Desk, analyst
         assert group["attributes"]["status"] == "success"
 
 
-async def test_notices_that_wait_do_not_bring_it_back(made: Desk, analyst: OwningManager) -> None:
+async def test_notices_that_wait_do_not_bring_it_back(made: ClusterParts, analyst: OwningManager) -> None:
     """The owner has it open; chunks, the end and a second notice of the deletion come after it."""
     await made.send(growth(), 0, 1)
     await analyst.handle(_chunk(0))
@@ -88,7 +90,9 @@ async def test_notices_that_wait_do_not_bring_it_back(made: Desk, analyst: Ownin
         await _nothing_is_left(made, analyst)
 
 
-async def test_what_was_written_during_the_deletion_is_removed(made: Desk, analyst: OwningManager) -> None:
+async def test_what_was_written_during_the_deletion_is_removed(
+    made: ClusterParts, analyst: OwningManager
+) -> None:
     """Another server has stored a chunk, and the owner a snapshot, after the first server had listed the objects."""
     await made.send(growth(), 0)
     await analyst.handle(_chunk(0))
@@ -99,7 +103,9 @@ async def test_what_was_written_during_the_deletion_is_removed(made: Desk, analy
     await _nothing_is_left(made, analyst)
 
 
-async def test_an_owner_that_never_had_it_open_removes_it_too(made: Desk, analyst: OwningManager) -> None:
+async def test_an_owner_that_never_had_it_open_removes_it_too(
+    made: ClusterParts, analyst: OwningManager
+) -> None:
     """The first owner has died: the next one gets the notice of the deletion, and an orphan lies in the store."""
     made.server.shared.delete()
     made.store.put(f"streams/{ID}/frames.zarr/frames/c/7/0/0", b"late")
@@ -107,7 +113,7 @@ async def test_an_owner_that_never_had_it_open_removes_it_too(made: Desk, analys
     await _nothing_is_left(made, analyst)
 
 
-async def test_an_earlier_owner_does_not_begin_it_again(made: Desk, analyst: OwningManager) -> None:
+async def test_an_earlier_owner_does_not_begin_it_again(made: ClusterParts, analyst: OwningManager) -> None:
     """It lost the partition, and so has no notice of the deletion; its archive is still open when it gets a chunk's."""
     await made.send(growth(), 0)
     await analyst.handle(_chunk(0))
@@ -124,7 +130,7 @@ async def test_an_earlier_owner_does_not_begin_it_again(made: Desk, analyst: Own
     assert not analyst._open
 
 
-class _AwayOnce:
+class _FailsOnce:
     """A placement whose bus is unreachable at the first notice."""
 
     def __init__(self) -> None:
@@ -143,7 +149,7 @@ async def test_a_deletion_is_announced_by_the_next_attempt(tmp_path: Path, serve
     notified.
     """
     server = await serve(store=str(tmp_path / "store"))
-    placement = _AwayOnce()
+    placement = _FailsOnce()
     async with WireClient(server) as client:
         data_id = await client.create()
         object.__setattr__(server.context, "announcer", placement)
@@ -153,7 +159,7 @@ async def test_a_deletion_is_announced_by_the_next_attempt(tmp_path: Path, serve
 
 
 async def test_a_stream_whose_frames_are_removed_is_not_analysed_again(
-    made: Desk, analyst: OwningManager
+    made: ClusterParts, analyst: OwningManager
 ) -> None:
     """A server has noted that it removes frames, just before the request arrives here: results and files stay."""
     await made.send(growth(), 0)

@@ -113,7 +113,7 @@ def test_names_are_equal_if_they_look_equal(memory_path: Path) -> None:
 
 
 def test_another_process_is_noticed(memory_path: Path) -> None:
-    """What a command changes is valid in a running server after its next look."""
+    """What a command changes is valid in a running server after its next check of the file."""
     server, command = People(memory_path), People(memory_path)
     made = command.create_key(ACTOR, "read", instrument="MBE 3")
     assert server.directory.key_with(digest(made)) is None
@@ -207,7 +207,7 @@ def test_a_link_logs_in_once(memory_path: Path) -> None:
     assert people.use_link(ACTOR, late) is None
 
 
-def test_the_log_tells_who_did_what(memory_path: Path) -> None:
+def test_the_log_has_person_and_action(memory_path: Path) -> None:
     """Each change is a line with person, way, address and a sentence; other actions can be noted."""
     people = People(memory_path)
     people.add_user(Actor("root", "command line"), "anna", "admin")
@@ -260,7 +260,7 @@ def test_a_changed_file_opens_nothing(memory_path: Path, damage: str) -> None:
 
 
 def test_half_a_line_of_a_power_cut_is_dropped(memory_path: Path) -> None:
-    """What was not written completely was not promised: the next change takes its place."""
+    """An incomplete line was never acknowledged: the next change overwrites it."""
     people = People(memory_path)
     people.add_user(ACTOR, "anna", "admin")
     with (memory_path / PEOPLE_FILE).open("ab") as file:

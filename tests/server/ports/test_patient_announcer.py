@@ -13,18 +13,18 @@ from atomstream.server.ports.stream_log import BusUnavailableError
 
 
 class Bus:
-    """Delivers notices into a list, unless it is ``away`` (an error) or ``frozen`` (no answer)."""
+    """Delivers notices into a list, unless it is ``unreachable`` (an error) or ``frozen`` (no answer)."""
 
     def __init__(self) -> None:
         self.delivered: list[tuple[str, str, int]] = []
-        self.away = self.frozen = False
+        self.unreachable = self.frozen = False
         self.answers = asyncio.Event()
         self.changed = asyncio.Event()
 
     async def announce(self, notice: Notice) -> None:
         if self.frozen:
             await self.answers.wait()
-        if self.away:
+        if self.unreachable:
             raise BusUnavailableError("away")
         self.delivered.append((notice.data_id, notice.kind, notice.index))
         self.changed.set()
@@ -75,9 +75,9 @@ async def test_chunks_are_announced_later(how: str) -> None:
 
 
 async def test_other_notices_are_errors() -> None:
-    """Nobody announces the end of a stream again unless the caller knows that it has to."""
+    """The end of a stream is not announced again by itself: the caller gets an error, and can repeat it."""
     bus = Bus()
-    bus.away = True
+    bus.unreachable = True
     announcer = PatientAnnouncer(bus)
     with pytest.raises(BusUnavailableError):
         await announcer.announce(Notice(data_id="a", kind="end"))

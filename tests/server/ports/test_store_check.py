@@ -21,15 +21,15 @@ class _Replaces(LocalStore):
         return super().put(key, data, **conditions)
 
 
-class _Forgets(LocalStore):
-    """As stores whose lists follow later."""
+class _LateList(LocalStore):
+    """A store whose list does not have a new object at once."""
 
     def keys(self, folder: str) -> Any:
         return iter(())
 
 
 class _Damages(LocalStore):
-    """As stores that do not compare checksums."""
+    """A store that does not compare checksums."""
 
     def accepts_damaged(self, key: str) -> bool:
         return True
@@ -39,7 +39,7 @@ class _Damages(LocalStore):
     ("kind", "sentence"),
     [
         (_Replaces, r"created only once \(If-None-Match\).*; it ignores the condition .*If-Match"),
-        (_Forgets, "does not list an object that was just stored"),
+        (_LateList, "does not list an object that was just stored"),
         (_Damages, "accepts an object whose checksum is wrong"),
     ],
 )

@@ -215,7 +215,7 @@ async def test_signals_are_backed_up_and_checked(serve: Serve, tmp_path: Path) -
     ]
 
 
-async def test_who_sees_only_some_projects_sees_only_their_signals(serve: Serve) -> None:
+async def test_a_person_sees_the_signals_of_their_projects_only(serve: Serve) -> None:
     """A key of a project can neither write nor read the signals of another one."""
     server = await serve()
     async with WireClient(server) as client:

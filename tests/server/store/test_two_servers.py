@@ -81,7 +81,7 @@ async def test_a_stream_by_way_of_two_servers(store: str, pair: MakePair) -> Non
             assert entry["file_metadata"]["n_frames"] == 16
 
 
-async def test_the_cache_of_a_server_may_be_thrown_away(store: str, serve: Serve, pair: MakePair) -> None:
+async def test_the_cache_of_a_server_may_be_deleted(store: str, serve: Serve, pair: MakePair) -> None:
     """A server that starts with an empty folder has all streams, and goes on with them."""
     a, b = await pair(store)
     await b.stop()

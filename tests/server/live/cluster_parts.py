@@ -45,8 +45,8 @@ class FolderObjects:
         return self._objects
 
 
-class Desk:
-    """The parts; made by :func:`desk`."""
+class ClusterParts:
+    """The parts of a small cluster with one stream; made by :func:`cluster_parts`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,7 +73,7 @@ class Desk:
         self.notices.append(notice)
 
     async def send(self, frames: Frames, *indices: int) -> None:
-        """Store chunks of ``frames`` by way of the server."""
+        """Store chunks of ``frames`` on the server."""
         for index in indices:
             part = frames[index * CHUNK : (index + 1) * CHUNK]
             start = 1_735_689_600_000.0 + index * CHUNK * 1000 / FPS
@@ -125,9 +125,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(folder: Path) -> AsyncIterator[Desk]:
+async def cluster_parts(folder: Path) -> AsyncIterator[ClusterParts]:
     use_template()
-    made = Desk(folder)
+    made = ClusterParts(folder)
     try:
         yield made
     finally:
