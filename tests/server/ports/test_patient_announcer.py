@@ -25,7 +25,7 @@ class Bus:
         if self.frozen:
             await self.answers.wait()
         if self.unreachable:
-            raise BusUnavailableError("away")
+            raise BusUnavailableError("unreachable")
         self.delivered.append((notice.data_id, notice.kind, notice.index))
         self.changed.set()
 
@@ -52,7 +52,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atomstream.server.ports.patient_announcer.PATIENCE_S", 0.01)
 
 
-@pytest.mark.parametrize("how", ["away", "frozen"])
+@pytest.mark.parametrize("how", ["unreachable", "frozen"])
 async def test_chunks_are_announced_later(how: str) -> None:
     """Each upload goes on; then the first and the last chunk of each stream are announced, in the order of streams."""
     bus = Bus()
