@@ -3,7 +3,7 @@
 Two servers, two analysis processes, NATS, S3 (SeaweedFS) and PostgreSQL, each killed by SIGKILL ``--times`` times while
 two clients stream, and analysis processes that are frozen for 6 s; then a service that is unreachable, or does not
 answer, for 30 s. Afterwards each stored frame is compared with what was sent, and each result with that of a process
-that nobody disturbs. The exit code is 1 if anything differs.
+without faults. The exit code is 1 if anything differs.
 """
 
 from __future__ import annotations

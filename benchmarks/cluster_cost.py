@@ -73,7 +73,7 @@ def _parents() -> Iterable[tuple[int, int]]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; zeros for a process that has gone."""
+    """The fields of /proc/PID/stat from the state on; zeros for a process that has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

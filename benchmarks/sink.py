@@ -157,7 +157,8 @@ class Connection:
         self._take(come)
 
     def _await(self, nbytes: int) -> None:
-        """Ask the system to wake this process only after so many bytes, if it can."""
+        """Set the low-water mark of the socket, where the system supports it: the process wakes up only after
+        ``nbytes``."""
         if nbytes != self._awaited:
             self._awaited = nbytes
             with suppress(OSError):

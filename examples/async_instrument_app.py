@@ -36,7 +36,7 @@ class LoopWatch:
 
 
 async def control_heater(setpoint_c: float) -> None:
-    """A place-holder for the other work that a control program does many times a second."""
+    """A placeholder for the other work that a control program does many times a second."""
     temperature_c = 25.0
     while True:
         temperature_c += 0.05 * (setpoint_c - temperature_c)

@@ -57,7 +57,7 @@ class Film:
         self.grabber.open()
 
     def push(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Push the wanted number of frames, from the first one exposed after now."""
+        """Push the requested number of frames, from the first one exposed after this call."""
         assert self.grabber is not None
         began_ms, end = 1000.0 * time.time(), self.done + self.wanted
         for frame in self.grabber.frames():
@@ -84,7 +84,7 @@ class Film:
 
 
 class Trigger(DetectorTriggerLogic):
-    """Exposure and rate of the next frames."""
+    """The trigger logic: sets exposure and rate of the next frames."""
 
     def __init__(self, film: Film) -> None:
         self.film = film
@@ -99,7 +99,7 @@ class Trigger(DetectorTriggerLogic):
 
 
 class Data(DetectorDataLogic):
-    """Where the frames are: a stream on the server."""
+    """The data logic: describes the stream on the server to bluesky."""
 
     def __init__(self, film: Film) -> None:
         self.film = film
@@ -136,7 +136,7 @@ class Data(DetectorDataLogic):
 
 
 class Acquire(DetectorAcquireLogic):
-    """Start, wait, stop."""
+    """The acquire logic: starts, waits for and stops the camera."""
 
     def __init__(self, film: Film) -> None:
         self.film = film

@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore", message=".*chunk", category=UserWarning)
 
 
 class Chamber(ABC):
-    """A place-holder for your growth chamber: a film that grows while the shutter is open, and a camera of ``fps``."""
+    """A placeholder for your growth chamber: a film that grows while the shutter is open, and a camera of ``fps``."""
 
     def __init__(self, fps: float) -> None:
         self.fps = fps
@@ -59,7 +59,7 @@ class Chamber(ABC):
         return self.layers_at(min(self.now_s, self.closes_at_s))
 
     def note_result(self, time_s: float) -> None:
-        """Results up to ``time_s`` have arrived."""
+        """Note that results up to ``time_s`` have arrived."""
         self._result_s = time_s
         self._new_result.set()
 

@@ -25,7 +25,7 @@ RULES = ['Ga shutter>0.5 -> mark "Ga open"', 'Ga shutter<0.5 -> mark "Ga closed"
 
 
 def temperature(elapsed_s: float) -> float:
-    """A place-holder for your controller: degrees Celsius after some seconds."""
+    """A placeholder for your controller: degrees Celsius after some seconds."""
     return 580.0 + 20.0 * (1.0 - math.exp(-elapsed_s / 30.0))
 
 

@@ -66,7 +66,7 @@ class ArraySource(IndexedFrames):
             self._read(slice(0, 1))
 
     def _end_with(self, file: FileFrames, places: Layout) -> None:
-        """Leave out the frames that a file which is cut off does not hold."""
+        """Leave out the frames that lie behind the end of a file which is cut off."""
         stated = places.n_frames
         item = file.dtype.itemsize * int(np.prod(file.shape, dtype=np.int64)) // stated
         available = file.available_bytes()

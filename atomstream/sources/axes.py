@@ -125,7 +125,7 @@ class Layout:
 def layout(name: str, shape: tuple[int, ...], axes: str | None = None, *, known: str | None = None) -> Layout:
     """Return where the frames of an array of this ``shape`` are.
 
-    ``axes`` are the letters that the caller gives, ``known`` those of the file; the caller's come first.
+    ``axes`` are the letters that the caller gives, ``known`` those of the file; the caller's override them.
     Raises :class:`ConfigError` if neither is given and the shape is not that of frames, for letters that do not fit
     the shape, and for empty arrays.
     """

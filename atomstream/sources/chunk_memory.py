@@ -1,4 +1,4 @@
-"""Memory of the chunks that a reader makes: used again when nobody refers to it any more.
+"""Memory of the chunks that a reader makes: used again once no array refers to it any more.
 
 Why: the system clears each page of new memory when it is touched first. For the frames of an uncompressed video that
 took half of the reading time.

@@ -2,7 +2,7 @@
 
 The layout is detected from the text. What can't be detected is an error that names the option for it:
 separator, decimal comma, header, units in the header (``T (°C)``, ``p [mbar]``), the column of the times, and the form
-of the times. A line that is not complete yet is read when it is.
+of the times. An incomplete last line is read after its line break has been written.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ MAX_HEADER_LINES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class CsvOptions:
-    """What a user states about a log; None: it is found.
+    """What a user states about a log; None: it is detected.
 
-    ``start`` (s since 1970) is the zero of times in seconds since a start. ``zone`` is that of times without one.
+    ``start`` (s since 1970) is the zero of times in seconds since a start. ``zone`` is the time zone of times that
+    state none.
     """
 
     time_column: str | None = None

@@ -58,7 +58,8 @@ class FileFrames:
         return max(0, self.path.stat().st_size - self.offset)
 
     def new_block(self, count: int) -> Array:
-        """Return an array for ``count`` items of undefined content, in memory of one that nobody uses any more."""
+        """Return an array for ``count`` items, of undefined content; if possible in the memory of an earlier array that
+        is no longer in use."""
         return self._memory.array((count, *self.shape[1:]), self.dtype)
 
     def item_at(self, place: int) -> Array:
@@ -88,7 +89,8 @@ class FileFrames:
         return self._block(begin, max(begin, end))
 
     def _within(self, keys: tuple[Any, ...]) -> Array:
-        """Return any other part: through a memory map where the first axis is not that of the frames."""
+        """Return the part for keys other than whole items: with a single read if it is one piece of the file, else
+        through a memory map."""
         leading: list[int] = []
         for axis, k in enumerate(keys):
             if not isinstance(k, int | np.integer):

@@ -57,7 +57,7 @@ class Geometry:
     def pixels(self, name: str, block: npt.NDArray[Any], first: int) -> npt.NDArray[Any]:
         """Return pixels (n, H, W) of stored frames (n, ...), of which ``first`` is the number of the first one.
 
-        Raises :class:`ConfigError` for values that pixels of so many bits can't have.
+        Raises :class:`ConfigError` for values above the largest one of the stated bits.
         """
         if self.packed is not None:
             return self.packed.frames(block, self.height, self.width)

@@ -1,9 +1,9 @@
-"""LZW strips of TIFF in which codes get longer at another place than TIFF defines.
+"""LZW strips of TIFF in which the code length grows at another code than TIFF defines.
 
-LZW codes begin with 9 bits, and get a bit longer when the table of sequences is full. TIFF's reader does that one code
-before it is full, GIF's when it is full, and some writers do it two codes before: the decoders of libtiff and
-imagecodecs take their strips for damaged ones. Such a strip checks itself: read in the wrong way, it does not end with
-the end code after exactly the bytes of its rows.
+LZW codes have 9 bits at first, and one bit more each time that the table of sequences is full for their length. TIFF
+makes this change one code before the table is full, GIF when it is full, and some writers two codes before. The
+decoders of libtiff and imagecodecs refuse strips of the last two kinds as damaged. A strip shows which rule is right:
+with a wrong one, its end code does not follow exactly the bytes of its rows.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Final
 
 _CLEAR, _END, _FIRST = 256, 257, 258
 _LONGEST: Final = 12
-"""Bits of a code at most."""
+"""Longest code, in bits."""
 _EARLY: Final = (2, 0)
-"""Codes before the full table at which codes get longer. 1, which TIFF defines, is what the library reads."""
+"""The rules that are tried: how many codes before the table is full the code length grows. 1, the rule of TIFF, is not
+among them, because the library decodes it."""
 
 
 def decode_other_lzw(strip: bytes, size: int) -> bytes | None:
-    """Return the ``size`` bytes of a strip of such a writer; None if it is none, or damaged."""
+    """Return the ``size`` bytes of a strip, decoded by one of these rules; None if it fits none of them."""
     for early in _EARLY:
         decoded = _decoded(strip, size, early)
         if decoded is not None:

@@ -34,7 +34,7 @@ class Layout:
     whole_groups: bool = False
 
     def frame_bytes(self, n_pixels: int) -> int:
-        """Return the bytes of a frame with so many pixels."""
+        """Return the size in bytes of a frame with ``n_pixels`` pixels."""
         groups, rest = divmod(n_pixels, self.pixels)
         if self.whole_groups and rest:
             return (groups + 1) * self.size

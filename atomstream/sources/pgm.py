@@ -23,7 +23,7 @@ _HEADER: Final = re.compile(
 )
 
 _LONGEST_HEADER: Final = 4096
-"""Bytes, with comments."""
+"""Bytes at the beginning of the file that are searched for the header; comments count."""
 
 
 def maximum(path: Path) -> int:

@@ -27,7 +27,8 @@ _STARTS: Final = (
     (b"PK\x03\x04", "a ZIP archive", ""),
     (b"\x1f\x8b", "packed by gzip", ""),
 )
-"""First bytes, what they stand for, and the ending by which such files are read here; empty: they are not."""
+"""First bytes, the kind of file that begins with them, and the ending under which such files are read here; empty: they
+are not read."""
 
 _SHORTEST: Final = 64
 """Bytes of a file from which on two bytes at its beginning are taken for a signature."""

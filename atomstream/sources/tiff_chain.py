@@ -52,7 +52,7 @@ class _Form:
 
 
 def broken_link(path: Path) -> BrokenLink | None:
-    """Return the first link that leads to no page; None if all pages are there, or if the file is no TIFF."""
+    """Return the first link that leads to no page; None if all pages exist, or if the file is no TIFF."""
     with FileIO(path) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(16)
@@ -113,8 +113,8 @@ def _directory(file: FileIO, form: _Form, target: int, size: int) -> tuple[bytes
 class EndedBefore(FileIO):
     """A file whose broken link reads as zero, which is the end of the chain.
 
-    ``padding``: its end seems to be so many bytes behind the true one, for parsers that refuse a file which is shorter
-    than it states; a read there gives less than was asked for.
+    With ``padding``, :meth:`seek` reports the end of the file this number of bytes too late, for parsers that refuse a
+    file which is shorter than it states; a read behind the true end returns fewer bytes than were requested.
     """
 
     def __init__(self, path: Path, link: BrokenLink | None, padding: int = 0) -> None:

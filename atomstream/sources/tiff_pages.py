@@ -40,12 +40,13 @@ _YCBCR: Final = 6
 _JPEG: Final = 7
 _LZW: Final = 5
 _JPEG_KINDS: Final = frozenset({_JPEG, 33007, 34892})
-"""Kinds of compression (tag 259) by JPEG, of which a decoder fills the rest if it is cut off."""
+"""Kinds of compression (tag 259) by JPEG: their decoders fill the rest of a picture that is cut off, without an
+error."""
 _OPACITY: Final = (1, 2)
 """Extra samples (tag 338) that are opacity, premultiplied or not."""
 MANY_PAGES: Final = 64
-"""Number of pages from which on the description of a single page is ignored: it contains no more than the page's
-tags."""
+"""From this number of pages on, a description that is about a single page is ignored: it contains no more than the
+page's tags."""
 _DESCRIBED: Final = re.compile(r'^\{"shape": \[([0-9]+(?:, [0-9]+)*)\]\}$')
 
 
@@ -168,7 +169,7 @@ def _open(path: Path, files: ExitStack) -> Any:
 
 
 def _describes_each_page(tif: Any) -> bool:
-    """Whether the file has many pages, and tifffile's description of the first one is about this page alone."""
+    """Return True if the file has many pages, and tifffile's description of the first one is about this page alone."""
     first = tif.pages.first
     if not tif.is_shaped or len(tif.pages) < MANY_PAGES:
         return False
@@ -254,7 +255,8 @@ class TiffArray:
         return block.reshape(*kept, *block.shape[1:])
 
     def _whole(self, numbers: list[int]) -> npt.NDArray[Any]:
-        """These pages as one array. To join pages that were read one by one costs as much as the reading."""
+        """Return these pages as one array, each read into its place: joining separate arrays would take as long as the
+        reading."""
         out = self._stored.new_block(len(numbers)).reshape(len(numbers), *self.shape[self._leading :])
         for page, number in zip(out, numbers, strict=True):
             if (place := self._places[number]) is None:

@@ -40,7 +40,7 @@ TIME_NAMES: Final = ("time", "times", "t", "timestamp", "timestamps", "frame_tim
 """Names of an array of times beside the frames. An index of frames, such as ``frame``, is no time."""
 
 _PLAIN_NAMES: Final = ("time", "times")
-"""Of these, the names whose values are seconds without a unit."""
+"""Of these, the names whose values count as seconds if they have no unit."""
 
 
 def unit_seconds(unit: Any) -> float | None:
@@ -56,7 +56,7 @@ def unit_seconds(unit: Any) -> float | None:
 def seconds(name: str, values: npt.ArrayLike, unit: Any = None, *, stated_unit: str | None = None) -> Times:
     """Return times in s. Where a value is missing (NaT, NaN), there was no frame, and the result is NaN.
 
-    ``unit`` is that of the file, ``stated_unit`` that of the caller, which comes first. ``name`` is for messages.
+    ``unit`` is that of the file, ``stated_unit`` that of the caller, which overrides it. ``name`` is for messages.
     Raises :class:`ConfigError` for an unknown unit and for values that are no times.
     """
     array = np.asarray(values)

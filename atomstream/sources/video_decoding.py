@@ -310,7 +310,7 @@ class VideoDecoder:
         return shown if packets <= shown <= packets + _MAX_LEADING else packets
 
     def _present(self) -> int:
-        """Return how many frames the packets so far stand for, with those that a camera dropped."""
+        """Return how many frames the packets read so far stand for, including frames that a camera dropped."""
         shown = round((self._end - self._start) * self._rate) if self._start is not None else 0
         return max(self._sent, shown)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 MAX_BODY_BYTES: Final = 1 << 30
-"""Longest body that is taken; a chunk of 240 frames of 1024x1024 has at most 253 MB."""
+"""Longest body that is accepted; a chunk of 240 frames of 1024x1024 has at most 253 MB."""
 
 Step: TypeAlias = Literal["time", "create", "url", "put", "end"]
 """A request that can fail: read the time, create a stream, request an upload URL, upload a chunk, end a stream."""
@@ -94,7 +94,7 @@ class MemoryService(AsyncOrThreaded):
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         """Faults by step ("time", "create", "url", "put", "end"); each one answers one request."""
         self.fault_for: Callable[[Attempt], Fault | None] = lambda attempt: None
-        """Returns a fault for some attempts, None for the others; asked if :attr:`faults` has none."""
+        """Returns a fault for some attempts, None for the others; called if :attr:`faults` has none."""
         self.next_ids: deque[str] = deque()
         """Ids of the next streams; a random UUID if there is none."""
         self._streams: dict[str, _Stream] = {}
@@ -155,7 +155,7 @@ class MemoryService(AsyncOrThreaded):
         self._held = True
 
     def release_uploads(self) -> None:
-        """Store what waits since :meth:`hold_uploads`, and all later uploads at once."""
+        """Store the uploads that wait since :meth:`hold_uploads`; later uploads are stored at once."""
         self._held = False
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._released.set)
@@ -220,7 +220,7 @@ class MemoryService(AsyncOrThreaded):
         if path.endswith("/end"):
             attempt = Attempt("end", path.split("/")[3], -1)
             return self._fault(attempt, request) or self._end(attempt.data_id)
-        # Samples, tags and projects: there are none, and each one that is made gets an id.
+        # Samples, tags and projects: the lists are empty, and each creation returns a new id.
         return _json([] if request.method == "GET" else {"id": str(uuid.uuid4())})
 
     def _fault(self, attempt: Attempt, request: web.Request) -> Any:

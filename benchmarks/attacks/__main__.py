@@ -1,9 +1,9 @@
 """The table of attacks: ``python -m benchmarks.attacks [--quick] [CASE ...]``.
 
-Each case attacks a real server with 1,024 handles while a stream runs. A row has what was tried and answered, the
-peak of the server's memory (with its workers; at most its setting ``memory_bytes`` + 10 %), and what the running
-stream felt: the slowest of its chunks, how often one was refused and sent again, and how many answered ones are not
-in the archive. The exit code is 1 if a case is not right.
+Each case attacks a real server with 1,024 handles while a stream runs. A row has the requests and the answers, the peak
+of the server's memory (with its workers; at most its setting ``memory_bytes`` + 10 %), and the effect on the running
+stream: its slowest chunk, how often a chunk was refused and sent again, and how many acknowledged chunks are not in the
+archive. The exit code is 1 if a case is not right.
 """
 
 from __future__ import annotations

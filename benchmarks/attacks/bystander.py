@@ -30,7 +30,7 @@ FPS: Final = 24.0
 
 
 class Running(msgspec.Struct):
-    """What a stream felt: seconds from the beginning of each chunk's upload to its answer, and refused tries."""
+    """The effect on a stream: seconds from the beginning of each chunk's upload to its answer, and refused uploads."""
 
     data_id: str
     delays_s: list[float] = []
@@ -50,7 +50,7 @@ class Bystander:
             raise RuntimeError("the running stream could not begin")
 
     def end(self) -> Running:
-        """End the stream; what it felt."""
+        """End the stream, and return the effect of the attack on it."""
         return msgspec.json.decode(self._ask(), type=Running)
 
     def _ask(self) -> str:

@@ -84,7 +84,7 @@ async def lost_list(rig: Rig, size: float) -> Outcome:
 
 
 async def repeats(rig: Rig, size: float) -> Outcome:
-    """The same chunk many times at once, equal and with other pixels: the first stays, no other is taken."""
+    """The same chunk many times at once, equal and with other pixels: the first stays, every other one is refused."""
     rounds = max(2, round(20 * size))
     wrong, answers = 0, []
     async with rig.client() as client:
@@ -222,7 +222,7 @@ async def websocket_frames(rig: Rig, _size: float) -> Outcome:
 
 
 async def abandoned_streams(rig: Rig, size: float) -> Outcome:
-    """Streams that nobody ends, more than the server has handles."""
+    """Streams that are never ended, more than the server has handles."""
     number = round(800 * size)
 
     async def one(client: WireClient, index: int) -> int:

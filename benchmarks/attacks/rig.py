@@ -75,7 +75,7 @@ class Rig:
     # -- raw requests ------------------------------------------------------------------------------------
 
     async def connect(self, *, receive_bytes: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A bare connection; with ``receive_bytes`` its receive buffer is that small."""
+        """A bare connection; ``receive_bytes`` limits its receive buffer."""
         made = socket.socket()
         if receive_bytes:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)

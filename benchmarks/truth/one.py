@@ -23,7 +23,7 @@ def film(kind: str, seed: int) -> Film:
 
 
 def run_film(kind: str, seed: int, server: bool = False) -> Record:
-    """Run the analysis on one film, if wanted through a server, and return its record."""
+    """Run the analysis on one film, with ``server`` through a real server, and return its record."""
     if server:
         from benchmarks.truth.through_server import watch_server
 

@@ -1,4 +1,5 @@
-"""Decides what of a film's looks is right and false, and adds up films to rows of the table.
+"""Decides which readings ("looks", see :mod:`.watch`) of a film are right and which are false, and adds up films to
+rows of the table.
 
 A number is *false* if it is more than 3 sigma and more than 2 % off the true rate at that time, or if nothing grows.
 Where two readings of the oscillation are fair, the other one is right only if its note names the true rate too.

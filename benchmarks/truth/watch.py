@@ -1,4 +1,5 @@
-"""Runs the analysis on a film, as it would run live, and stores what it gave at each look (each half second)."""
+"""Runs the analysis on a film, as it would run live, and stores its values each half second; one such reading is called
+a "look"."""
 
 from __future__ import annotations
 

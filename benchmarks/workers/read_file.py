@@ -82,15 +82,15 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     os.environ["ATOMSTREAM_SPOOL_DIR"] = job["spool"]
     del atomstream.streaming  # it was imported before the time begins
-    forget(job["file"])
+    drop_from_page_cache(job["file"])
     begun, cpu = time.perf_counter(), time.process_time()
     frames = WAYS[job["way"]](job)
     took = {"s": time.perf_counter() - begun, "cpu_s": time.process_time() - cpu}
     print(json.dumps({"frames": frames, "peak_mb": peak_mb(), **took}))
 
 
-def forget(path: str) -> None:
-    """Have the system drop the file from its memory, so that it is read from the disk, as a file of 10 GB is."""
+def drop_from_page_cache(path: str) -> None:
+    """Drop the file from the page cache, so that it is read from the disk, as a file of 10 GB is."""
     if hasattr(os, "posix_fadvise"):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
@@ -98,7 +98,7 @@ def forget(path: str) -> None:
 
 
 def peak_mb() -> float:
-    """Return the peak of this process's memory in MB; 0 where the system does not tell it."""
+    """Return the peak of this process's memory in MB; 0 where the system does not report it."""
     with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as status:
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
     return 0.0
