@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -77,6 +78,8 @@ MAX_ATTRIBUTES: Final = 64
 MAX_ATTRIBUTE_CHARS: Final = 1000
 """Longest text of an attribute, and most entries of a list."""
 
+MAX_ATTRIBUTES_BYTES: Final = 65_536
+"""Most bytes of all attributes of a stream as JSON: its documents contain them, and are written for each chunk."""
 _ATTRIBUTE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -103,7 +106,14 @@ def check_attributes(attributes: Any) -> dict[str, Json]:
             )
         for entry in entries:
             _check_attribute_value(name, entry)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
+    checked = {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
+    nbytes = len(json.dumps(checked, ensure_ascii=False).encode())
+    if nbytes > MAX_ATTRIBUTES_BYTES:
+        raise ConfigError(
+            f"The attributes have {nbytes} bytes together; at most {MAX_ATTRIBUTES_BYTES} are allowed. Put long lists "
+            "into a file, and name it in an attribute."
+        )
+    return checked
 
 
 def _check_attribute_value(name: str, value: Any) -> None:

@@ -19,11 +19,15 @@ from atomstream.protocol import EVENT_KIND_PATTERN, MAX_LABEL_CHARS, MAX_NAME_CH
 
 MAX_RULES: Final = 64
 """Most rules of one stream of signals."""
+MAX_RULE_CHARS: Final = MAX_NAME_CHARS + MAX_LABEL_CHARS + 100
+"""Length of a rule: its channel, its label, and what is between them."""
 
+# Possessive (++, *+): a part that does not fit is never tried again in another length, so the time does not grow with
+# the square of the text. Blanks at the end of a part are stripped afterwards.
 _RULE: Final = re.compile(
-    rf"""\s*(?:"(?P<quoted>[^"]+)"|(?P<channel>[^<>"]+?))\s*(?P<sign>[<>])\s*
-    (?P<threshold>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*->\s*
-    (?:(?P<kind>{EVENT_KIND_PATTERN})\s+)?(?:"(?P<label>[^"]+)"|(?P<bare>[^"]+?))\s*""",
+    rf"""(?:"(?P<quoted>[^"]++)"\s*+|(?P<channel>[^<>"]++))(?P<sign>[<>])\s*+
+    (?P<threshold>[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?)\s*+->\s*+
+    (?:(?P<kind>{EVENT_KIND_PATTERN})\s++)?(?:"(?P<label>[^"]++)"|(?P<bare>[^"]++))""",
     re.VERBOSE,
 )
 _EXAMPLE: Final = 'shutter>0.5 -> mark "shutter open"'
@@ -46,12 +50,17 @@ class MarkRule:
         Raises:
             ConfigError: the text is no rule.
         """
-        found = _RULE.fullmatch(text)
-        if found is None:
+        bare = text.strip()
+        if len(bare) > MAX_RULE_CHARS:
+            raise ConfigError(
+                f"The rule {bare[:100]!r}... has {len(bare)} characters; at most {MAX_RULE_CHARS} are allowed."
+            )
+        found = _RULE.fullmatch(bare)
+        if found is None or not (found["quoted"] or found["channel"]).strip():
             raise ConfigError(
                 f"{text[:200]!r} is no rule for marks. A rule is CHANNEL>NUMBER -> LABEL, such as {_EXAMPLE}."
             )
-        channel, label = found["quoted"] or found["channel"], found["label"] or found["bare"]
+        channel, label = found["quoted"] or found["channel"].strip(), found["label"] or found["bare"].strip()
         kind = found["kind"] or "mark"
         if found["bare"] and found["kind"]:  # two bare words are a label, such as: shutter open
             label, kind = (f"{kind} {label}", "mark") if kind != "mark" else (label, kind)

@@ -145,10 +145,10 @@ MAX_LABEL_CHARS: Final = 200
 MAX_UNIT_CHARS: Final = 32
 """Length of the unit of a channel."""
 
-MAX_CHUNK_POINTS: Final = 1_000_000
+MAX_CHUNK_POINTS: Final = 500_000
 """Points in a chunk of signals, all channels together."""
 
-MAX_SIGNAL_BYTES: Final = 64 << 20
+MAX_SIGNAL_BYTES: Final = 32 << 20
 """Size of such a chunk as JSON."""
 
 EVENT_KIND_PATTERN: Final = "[a-z][a-z0-9_]{0,31}"

@@ -33,6 +33,15 @@ def test_what_is_no_rule_is_named(text: str) -> None:
         MarkRule.parse(text)
 
 
+@pytest.mark.parametrize(
+    "text", [" " * 20_000, "a" * 20_000, "a " * 200 + ">", "a>1->" + "b " * 200 + '"', "a>" + "1" * 400]
+)
+def test_a_text_that_is_no_rule_takes_no_time(text: str) -> None:
+    """The time does not grow with a power of the length: 800 blanks took 15 s, in the server's loop."""
+    with pytest.raises(ConfigError, match="rule"):
+        MarkRule.parse(text)
+
+
 def test_crossings() -> None:
     """Only a change of the condition is a crossing; NaN and the first value are not."""
     times = np.arange(7.0)

@@ -19,6 +19,8 @@ from aiohttp import web
 DASHBOARD: Final = Path(__file__).resolve().parents[1] / "server" / "dashboard" / "static"
 """The dashboard's files: its styles, fonts and general scripts are those of all pages."""
 
+SHARED_BODY: Final = web.ResponseKey("shared_body", bool)
+"""True in a reply whose body is in memory once for all requests."""
 TYPES: Final = {
     ".css": "text/css",
     ".html": "text/html",
@@ -103,4 +105,6 @@ def reply_with(request: web.Request, file: StaticFile) -> web.Response:
     if any(tag.value == file.etag for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     charset = None if file.content_type == "font/woff2" else "utf-8"
-    return web.Response(body=file.body, content_type=file.content_type, charset=charset, headers=headers)
+    reply = web.Response(body=file.body, content_type=file.content_type, charset=charset, headers=headers)
+    reply[SHARED_BODY] = True
+    return reply

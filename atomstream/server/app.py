@@ -11,6 +11,7 @@ from atomstream.server import dashboard
 from atomstream.server.context import CONTEXT, ServerContext, visible_in
 from atomstream.server.http.connections import GUARD, ConnectionGuard
 from atomstream.server.http.gate import Gate, require_access
+from atomstream.server.http.memory_budget import MEMORY, MemoryBudget, bound_memory
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.path_prefix import add_routes
 from atomstream.server.http.responses import DISK, errors_to_replies
@@ -55,13 +56,16 @@ ROUTES: Final = (
 """Every route of the server. A decorator at each handler declares its method, path and right."""
 
 
-def build_app(context: ServerContext, gate: Gate, guard: ConnectionGuard) -> web.Application:
+def build_app(
+    context: ServerContext, gate: Gate, guard: ConnectionGuard, memory: MemoryBudget
+) -> web.Application:
     """The application of one server. Paths are exactly the protocol's; no similar path redirects to them."""
     visible = visible_in(context)
     app = web.Application(
         middlewares=[
             context.measurements.middleware(),
             guard.note_requests(),
+            bound_memory(memory),
             errors_to_replies,
             guard_origin(HostGuard(context.settings)),
             *([dashboard.refresh_shared_sessions] if context.documents.is_shared else []),
@@ -70,7 +74,7 @@ def build_app(context: ServerContext, gate: Gate, guard: ConnectionGuard) -> web
         ]
     )
     app[CONTEXT], app[DISK] = context, context.disk
-    app[GUARD] = guard
+    app[GUARD], app[MEMORY] = guard, memory
     add_routes(app, ROUTES, context.settings.path_prefix)
     metrics.count_chunks(context)
     dashboard.install(app, context, gate, visible)

@@ -14,8 +14,11 @@ from atomstream.errors import ConfigError
 MIB: Final = 1 << 20
 USUAL_BYTES: Final = 3072 * MIB
 """The limit where none is given."""
-SERVER_BYTES: Final = 384 * MIB
-"""The server's own program (120 MiB), its connections, bodies and replies, and what requests read."""
+REQUEST_BYTES: Final = 128 * MIB
+"""All bodies of requests, what is decoded from them, and all replies."""
+SERVER_BYTES: Final = 512 * MIB
+"""The server's own program (120 MiB), :data:`REQUEST_BYTES`, its caches (points of signals 96 MiB, columns 64 MiB), and
+its connections."""
 PROGRAM_BYTES: Final = 160 * MIB
 """The program of an analysis process with its libraries, before the first chunk."""
 LEAST_WORKER_BYTES: Final = 96 * MIB

@@ -7,7 +7,7 @@ import gc
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from atomstream.server.http.connections import ConnectionGuard
 from atomstream.server.http.gate import Gate
 from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.key_use import KeyUse
+from atomstream.server.http.memory_budget import MemoryBudget
 from atomstream.server.http.path_prefix import check_prefix
 from atomstream.server.listening import listen, make_guard
 from atomstream.server.oidc_settings import check_installed
@@ -56,6 +57,7 @@ class RunningServer:
     context: ServerContext
     connections: ConnectionGuard
     certificate: ServerCertificate | None = None
+    memory: MemoryBudget = field(default_factory=MemoryBudget)
     sync: StoreSync | None = None
     """The exchange with the store that servers share."""
 
@@ -83,11 +85,14 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
         context = await open_parts(settings, stack, certificate, postgres, store)
         guard = make_guard(settings)
         gate = await asyncio.to_thread(_make_gate, settings, context.streams.damage, postgres)
-        app = build_app(context, gate, guard)
+        memory = MemoryBudget()
+        app = build_app(context, gate, guard, memory)
         url = await listen(app, context, guard, stack)
         await _start_timeouts(context, stack)
         sync = None if store is None else await _start_sync(store, context, stack)
-        yield RunningServer(url, settings.api_key or new_key, settings, context, guard, certificate, sync)
+        yield RunningServer(
+            url, settings.api_key or new_key, settings, context, guard, certificate, memory, sync
+        )
 
 
 @asynccontextmanager

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from atomstream import protocol
-from atomstream.errors import ShardError, StreamError
+from atomstream.errors import ConflictError, ShardError, StreamError
 from atomstream.index_ranges import IndexSet
+from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.frame_runs import FrameRuns
 from atomstream.server.archive.records import ChunkTimes, Geometry
 from atomstream.server.archive.shard_file import read_trailer
@@ -95,6 +96,11 @@ second. After a power cut, the timestamps of what was not synced are read from t
 
 _HEALED_AT_ONCE: Final = 512
 
+FREE_FILES: Final = 128
+FRAMES_PER_FILE: Final = 8
+"""A stream's arrays along ``time`` may have ``FREE_FILES`` files each, and one more for so many stored frames. A file
+has ``COLUMN_CHUNK`` values, also if only one of them is known: single frames far apart would make gigabytes."""
+
 _TRIED: Final = 4
 """Shards that are read to find out which of two geometries is right."""
 
@@ -123,6 +129,7 @@ class ChunkIndex:
         # that are not full.
         self._partial: dict[int, int] = {}
         self._stored = IndexSet()
+        self._column_files = IndexSet()
         self._unsynced: set[int] = set()
         self._touched: defaultdict[str, set[Path]] = defaultdict(set)
         self._synced_at = -math.inf
@@ -186,10 +193,13 @@ class ChunkIndex:
     def frames_stored(self) -> int:
         """Frames of all stored chunks together."""
         with self._state_lock:
-            if self.geometry is None:
-                return 0
-            size = self.geometry.chunk_size
-            return size * (len(self._stored) - len(self._partial)) + sum(self._partial.values())
+            return self._frames_stored()
+
+    def _frames_stored(self) -> int:
+        if self.geometry is None:
+            return 0
+        size = self.geometry.chunk_size
+        return size * (len(self._stored) - len(self._partial)) + sum(self._partial.values())
 
     def chunks(self) -> dict[int, int]:
         """Number of frames of each stored chunk, by index. Large for long streams: do not call it on the event loop."""
@@ -205,6 +215,27 @@ class ChunkIndex:
         if self.geometry is None or index not in self._stored:
             return 0
         return self._partial.get(index, self.geometry.chunk_size)
+
+    def check_density(self, index: int, n_frames: int, chunk_size: int) -> None:
+        """Refuse a chunk whose frames are so far from all others that the arrays would be far larger than the frames.
+
+        Raises:
+            ConflictError: 409, the stored frames have too many holes already.
+        """
+        first, last = _column_files(index, n_frames, chunk_size)
+        with self._state_lock:
+            files, stored = self._column_files, self._frames_stored()
+            new = sum(number not in files for number in range(first, last + 1))
+            room = FREE_FILES + stored // FRAMES_PER_FILE
+            if not new or len(files) + new <= room:
+                return
+        raise ConflictError(
+            f"Chunk {index} of stream {self._name} is far from the others: with {stored} frames stored in "
+            f"{len(files)} places, the arrays of results would be many times as large as the frames. The stored chunks "
+            f"are not changed. Number the chunks one after the other, and choose a chunk_size (now {chunk_size}) near "
+            "the frames that each chunk has.",
+            status=409,
+        )
 
     def frame_runs(self) -> FrameRuns:
         """Which frames are stored. The cost grows with the number of ranges and short chunks: do not call it on the
@@ -389,7 +420,10 @@ class ChunkIndex:
             for index, size in sizes.items():
                 self._stored.add(index)
                 self._partial.pop(index, None)
-                if self.geometry is not None and size != self.geometry.chunk_size:
+                if self.geometry is None:
+                    continue
+                self._column_files.add_range(*_column_files(index, size, self.geometry.chunk_size))
+                if size != self.geometry.chunk_size:
                     self._partial[index] = size
             self.group.lengths.update(time=self._n_frames(), chunk=self._stored.end)
 
@@ -398,6 +432,12 @@ class ChunkIndex:
             return 0
         last = self._stored.end - 1
         return last * self.geometry.chunk_size + self._size(last)
+
+
+def _column_files(index: int, n_frames: int, chunk_size: int) -> tuple[int, int]:
+    """The numbers of the first and last file of an array along ``time`` that have the frames of a chunk."""
+    start = index * chunk_size
+    return start // COLUMN_CHUNK, (start + max(1, n_frames) - 1) // COLUMN_CHUNK
 
 
 def extrapolated_origin(index: int, chunk_size: int, start_unix_ms: float, fps: float) -> float:

@@ -422,6 +422,7 @@ class StreamArchive:
                 raise self._conflict(claims, "is stored already, with other frames")
             if comparison == "equal":
                 return None
+            self.check_density(claims)
             for k, frame in shard.frames():
                 if observe is not None:
                     observe(claims.index, k, frame)
@@ -433,6 +434,10 @@ class StreamArchive:
         self._file_system.make_folder(path.parent, durable=False, inside=self._index.group.shards)
         self._file_system.rename(body, path)
         return claims.stamps(shard.layout.meta) if is_new else None
+
+    def check_density(self, claims: UploadClaims) -> None:
+        """Refuse a chunk far from all others; raises ConflictError (see :meth:`ChunkIndex.check_density`)."""
+        self._index.check_density(claims.index, claims.dims[0], claims.chunk_size)
 
     def _share(self, claims: UploadClaims, body: Path) -> bool:
         """Store the sealed shard where other servers find it, before it counts as stored.

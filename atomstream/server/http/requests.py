@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
 from atomstream.protocol import MAX_NAME_CHARS
+from atomstream.server.http.memory_budget import HOLDING
 from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import MAX_JSON_BYTES
 
@@ -22,6 +23,8 @@ UuidText: TypeAlias = Annotated[
 ]
 """A UUID as text. The tables contain lower-case text, so it is compared in lower case."""
 
+JSON_RATIO: Final = 24
+"""Bytes that a byte of JSON becomes at most when it is decoded: ``[],`` becomes a list of 64 bytes."""
 JSON_DEADLINE_S = 15.0
 """Time limit for a whole JSON body in s. aiohttp itself has none."""
 
@@ -37,6 +40,7 @@ async def read_json(
         HttpError: 400 invalid, 408 too slow, 413 too long, 415 compressed.
     """
     data = await read_bounded(request, most)
+    request[HOLDING].grow(len(data) * JSON_RATIO)
     try:
         return msgspec.json.decode(data, type=kind, strict=not strings)
     except RecursionError:
@@ -60,8 +64,9 @@ async def read_bounded(request: web.Request, most: int = MAX_JSON_BYTES) -> byte
 
 
 async def _read_limited(request: web.Request, most: int) -> bytes:
-    data = bytearray()
+    data, holding = bytearray(), request[HOLDING]
     while piece := await request.content.readany():
+        holding.grow(2 * (len(data) + len(piece)))  # it is copied once, below
         data += piece
         if len(data) > most:
             raise HttpError(413, f"The body is too long: at most {most} bytes are read.")

@@ -27,6 +27,9 @@ from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 
+NO_STORE: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+"""Headers of every reply with data: browsers neither store it nor guess another type."""
+
 DISK: Final = web.AppKey("disk", DiskState)
 
 _BUS_AWAY: Final = (
@@ -48,17 +51,21 @@ class HttpError(AtomstreamError):
         self.detail = detail
         self.headers = headers
 
+    def reply(self) -> web.Response:
+        """The reply with this error."""
+        return refuse(self.status, self.detail, self.headers)
+
 
 def json_reply(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """``value`` as a JSON reply that browsers neither cache nor interpret as another type."""
-    safe = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", **(headers or {})}
+    safe = {**NO_STORE, **(headers or {})}
     return web.Response(
         body=msgspec.json.encode(value), status=status, headers=safe, content_type="application/json"
     )
 
 
 async def send_pieces(
-    request: web.Request, reply: web.StreamResponse, pieces: AsyncIterator[bytes]
+    request: web.Request, reply: web.StreamResponse, pieces: AsyncIterator[bytes | memoryview]
 ) -> web.StreamResponse:
     """Send a reply whose length is not known before. A HEAD request gets its headers alone."""
     await reply.prepare(request)
@@ -116,7 +123,7 @@ def _detail(reply: web.Response) -> str:
 
 def _reply_to(request: web.Request, error: Exception) -> web.Response:
     if isinstance(error, HttpError):
-        return refuse(error.status, error.detail, error.headers)
+        return error.reply()
     if isinstance(error, CatalogueUnavailableError):
         return refuse(503, str(error), {"Retry-After": "2"})
     if isinstance(error, BusUnavailableError):

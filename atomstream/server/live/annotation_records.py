@@ -179,6 +179,10 @@ class AzimuthEntry(msgspec.Struct, frozen=True, tag_field="what", tag="azimuth")
     changes: AzimuthChanges = msgspec.field(name="said")
 
 
+SettingEntry: TypeAlias = RegionsEntry | CalibrationEntry | AzimuthEntry
+"""An entry that replaces a setting."""
+
+
 class LostEntry(msgspec.Struct, frozen=True, tag_field="what", tag="lost"):
     """Stands for an entry that can't be read any more, so that the numbers of the others stay."""
 

@@ -7,10 +7,11 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from msgspec import UNSET
 
+from atomstream.errors import ConfigError
 from atomstream.results import Event
 from atomstream.server.live.annotation_records import (
     AnalyzerEntry,
@@ -24,6 +25,7 @@ from atomstream.server.live.annotation_records import (
     EventState,
     RegionRecord,
     RegionsEntry,
+    SettingEntry,
     check_regions,
     read_entry,
 )
@@ -33,6 +35,9 @@ from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.record_log import RecordLog
 
 T = TypeVar("T")
+
+MAX_SETTINGS: Final = 50_000
+"""Changes of regions, calibration and labels of one stream, which are all kept; each region counts."""
 
 
 class Annotations:
@@ -49,6 +54,7 @@ class Annotations:
         self._labels: dict[str, AzimuthChanges] = {}
         self._regions: list[RegionRecord] = []
         self._calibration = CalibrationRecord()
+        self._n_settings = 0
         for number in range(len(self._log)):
             self._note(read_entry(self._log.read(number + 1)))
 
@@ -56,13 +62,35 @@ class Annotations:
         self.entries.append(entry)
         if isinstance(entry, (EventEntry, EventChangeEntry)):
             self.book.note(entry)
-        elif isinstance(entry, RegionsEntry):
+            return
+        self._n_settings += _size_of(entry)
+        if isinstance(entry, RegionsEntry):
             self._regions = entry.regions
         elif isinstance(entry, CalibrationEntry):
             self._calibration = entry.calibration
         elif isinstance(entry, AzimuthEntry):
             before = self._labels.get(entry.view_id, AzimuthChanges())
             self._labels[entry.view_id] = before.followed_by(entry.changes)
+
+    def changes_something(self, entry: SettingEntry) -> bool:
+        """Whether a setting differs from the present one; a repeated request must not make the log longer.
+
+        Raises:
+            ConfigError: the stream has ``MAX_SETTINGS`` changes already.
+        """
+        if isinstance(entry, RegionsEntry):
+            same = entry.regions == self._regions
+        elif isinstance(entry, CalibrationEntry):
+            same = entry.calibration == self._calibration
+        else:
+            before = self._labels.get(entry.view_id, AzimuthChanges())
+            same = before == before.followed_by(entry.changes)
+        if not same and self._n_settings + _size_of(entry) > MAX_SETTINGS:
+            raise ConfigError(
+                f"regions, calibration and labels of this stream were changed {MAX_SETTINGS} times (each region "
+                "counts), and no more changes are stored. Begin a new stream for other settings"
+            )
+        return not same
 
     def append(self, entry: AnnotationEntry) -> None:
         """Store an entry durably.
@@ -142,6 +170,10 @@ class Annotations:
         self._log.close()
 
 
+def _size_of(entry: AnnotationEntry) -> int:
+    return 1 + (len(entry.regions) if isinstance(entry, RegionsEntry) else 0)
+
+
 class InThread(Protocol):
     """Runs a blocking call in a thread and returns its result."""
 
@@ -217,12 +249,14 @@ class AnnotationWriter:
         """Replace the user's regions; returns them with defaults filled in.
 
         Raises:
-            ConfigError: invalid regions; nothing was changed.
+            ConfigError: invalid regions, or too many changes; nothing was changed.
         """
         checked = check_regions(regions)
+        entry = RegionsEntry(checked)
         async with self._lock:
-            await self._in_thread(lambda: self._annotations.append(RegionsEntry(checked)))
-            await self.publish_regions(checked, detected, complete=False)
+            if self._annotations.changes_something(entry):
+                await self._in_thread(lambda: self._annotations.append(entry))
+                await self.publish_regions(checked, detected, complete=False)
         self._notify()
         return checked
 
@@ -232,8 +266,15 @@ class AnnotationWriter:
         """Publish the regions; ``complete`` if their traces reach back to the first frame."""
         await self._publish(RegionsMessage(regions=regions, detected_regions=detected, complete=complete))
 
-    async def append(self, entry: AnnotationEntry) -> None:
-        """Store an entry that is not published: a calibration, the label of an azimuth."""
+    async def append(self, entry: CalibrationEntry | AzimuthEntry) -> bool:
+        """Store an entry that is not published: a calibration, the label of an azimuth. False if it changes nothing.
+
+        Raises:
+            ConfigError: the stream has too many changes already; nothing was changed.
+        """
         async with self._lock:
-            await self._in_thread(lambda: self._annotations.append(entry))
+            changes = self._annotations.changes_something(entry)
+            if changes:
+                await self._in_thread(lambda: self._annotations.append(entry))
         self._notify()
+        return changes

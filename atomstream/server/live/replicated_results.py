@@ -27,6 +27,7 @@ from atomstream.server.live.annotation_records import (
     EventState,
     RegionRecord,
     RegionsEntry,
+    SettingEntry,
     check_regions,
 )
 from atomstream.server.live.annotations import Annotations
@@ -193,15 +194,20 @@ class ReplicatedResults(StreamResults):
         if self.is_thinned:
             raise ConfigError("regions: frames of this stream were removed, so no trace can be made")
         await self._check_columns(regions)
-        await self._add(RegionsEntry(check_regions(regions)))
+        await self._set(RegionsEntry(check_regions(regions)))
 
     async def calibrate(self, calibration: CalibrationRecord) -> None:
         """Set the calibration: of a running analysis from now on; a finished stream is analysed again."""
-        await self._add(CalibrationEntry(calibration))
+        await self._set(CalibrationEntry(calibration))
 
     async def label_azimuth(self, view_id: str, changes: AzimuthChanges) -> None:
         """Change ``label`` or ``enabled`` of an azimuth's view."""
-        await self._add(AzimuthEntry(view_id, changes))
+        await self._set(AzimuthEntry(view_id, changes))
+
+    async def _set(self, entry: SettingEntry) -> None:
+        await self.replica.catch_up_inputs()
+        if self._annotations.changes_something(entry):
+            await self._add(entry)
 
     # -- what only the process that analyses does --------------------------------------------------------
 

@@ -254,6 +254,11 @@ class ResultStore:
     def _time_before(self, frame: int) -> float | None:
         return finite(self._time_of(frame - 1)) if frame else None
 
+    @property
+    def n_columns(self) -> int:
+        """Number of per-frame columns."""
+        return len(self._archive.results.names())
+
     def frame_runs(self) -> FrameRuns:
         """Which frames are stored."""
         return self._archive.frame_runs()

@@ -194,8 +194,8 @@ class StreamResults(StoredResults):
 
     async def calibrate(self, calibration: CalibrationRecord) -> None:
         """Set the calibration: of a running analysis from now on; a finished stream is analysed again."""
-        await self._writer.append(CalibrationEntry(calibration))
-        self._reanalyse_ended()
+        if await self._writer.append(CalibrationEntry(calibration)):
+            self._reanalyse_ended()
 
     async def label_azimuth(self, view_id: str, changes: AzimuthChanges) -> None:
         """Change ``label`` or ``enabled`` of an azimuth's view."""

@@ -25,6 +25,8 @@ PROPERTIES: Final = (
 )
 MAX_POINTS: Final = 20_000
 """Points in a reply. Of more frames only every n-th stored one is returned; the frame numbers show it."""
+MAX_VALUES: Final = 600_000
+"""Values in a reply with low-level features, of which a stream may have hundreds: then there are fewer points."""
 CHECK_EACH: Final = 1000
 """Number of points between two checks whether the client is still connected."""
 _OF_VIEW: Final = {
@@ -70,10 +72,11 @@ FRAMES_VIEW: Final = "stationary"
 
 
 def _frames(store: ResultStore, query: SeriesQuery) -> list[SeriesPoint]:
-    at = _picks(store, query)
+    names = [name for name in query.properties or PROPERTIES if name in PROPERTIES]
+    n_columns = len(names) + (store.n_columns if query.low_level else 0)
+    at = _picks(store, query, min(query.most, MAX_VALUES // max(1, n_columns)))
     at = at[np.isfinite(times := store.times_at(at))]
     times = times[np.isfinite(times)]
-    names = [name for name in query.properties or PROPERTIES if name in PROPERTIES]
     known = store.columns_at(at, None if query.low_level else names)
     columns = {name: _column(known.get(name), name, len(at)) for name in names}
     low = (
@@ -91,14 +94,14 @@ def _frames(store: ResultStore, query: SeriesQuery) -> list[SeriesPoint]:
     return points
 
 
-def _picks(store: ResultStore, query: SeriesQuery) -> Numbers:
-    """The frames of the reply: stored and analysed ones, at most ``query.most``, evenly among those that are stored."""
+def _picks(store: ResultStore, query: SeriesQuery, most: int) -> Numbers:
+    """The frames of the reply: stored and analysed ones, at most ``most``, evenly among those that are stored."""
     runs, analysed = store.frame_runs(), store.log.analysed
     stop = runs.rank(analysed)
     start = 0 if query.last_n is None else max(0, stop - query.last_n)
     if query.elapsed_s is not None:
         start = max(start, runs.rank(analysed - math.ceil(query.elapsed_s * store.fps)))
-    step = max(1, math.ceil((stop - start) / query.most))
+    step = max(1, math.ceil((stop - start) / most))
     return runs.frames(np.arange(start, stop, step, dtype=np.int64))
 
 

@@ -63,6 +63,9 @@ from atomstream.server.live.worker_messages import (
 SUB_BATCH_S = 0.5
 """Longest time of frames in one batch, in s: long chunks give several batches, with new fits in each."""
 
+MAX_BATCH_FRAMES = 1024
+"""Most frames in a batch: each reader of the feed has a message with the values of all of them in memory."""
+
 PART_BYTES = 64 << 20
 """Largest part of a chunk, in bytes, that is decoded and analysed at a time; a part has at least one frame."""
 
@@ -83,7 +86,7 @@ class AnalyzerSession:
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
         self._events: list[TimedEvent] = []
-        self._step = max(1, round(SUB_BATCH_S * settings.fps))
+        self._step = max(1, min(MAX_BATCH_FRAMES, round(SUB_BATCH_S * settings.fps)))
         state, settings.state = settings.state, None
         self._analyzer = Analyzer.from_state(msgspec.msgpack.decode(state)) if state else self._new_analyzer()
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from atomstream.errors import ConfigError
 from atomstream.protocol import (
     ANALYSIS_PATH,
     AZIMUTH_PATH,
@@ -74,7 +75,10 @@ async def change_azimuth(request: web.Request) -> web.Response:
     view_id = request.match_info["view_id"]
     if await _view(results, view_id) is None:
         raise HttpError(404, f"Stream {results.metadata.data_id} has no view {view_id[:64]!r}.")
-    await results.label_azimuth(view_id, wanted)
+    try:
+        await results.label_azimuth(view_id, wanted)
+    except ConfigError as error:
+        raise HttpError(409, f"{error}. Nothing was changed.") from None
     return json_reply(await _view(results, view_id))
 
 

@@ -272,5 +272,8 @@ async def put_calibration(request: web.Request) -> web.Response:
     calibration = wanted.checked()
     if results.is_thinned:
         raise HttpError(409, THINNED)
-    await results.calibrate(calibration)
+    try:
+        await results.calibrate(calibration)
+    except ConfigError as error:
+        raise HttpError(409, f"{error}. Nothing was changed.") from None
     return json_reply(calibration)

@@ -22,6 +22,7 @@ from atomstream.protocol import (
 )
 from atomstream.server.context import context_of, results_of
 from atomstream.server.http.access import access
+from atomstream.server.http.memory_budget import MEMORY, MemoryBudget
 from atomstream.server.http.open_sockets import SOCKETS
 from atomstream.server.http.requests import number
 from atomstream.server.live.feed import encode
@@ -52,8 +53,11 @@ class FeedSubscriber:
         results: StoredResults,
         columns: frozenset[str] | None,
         behind: int,
+        memory: MemoryBudget,
     ) -> None:
         self._socket = socket
+        self._memory = memory
+        self._expected = 0
         self._results = results
         self._columns = columns
         self._kind = PROTOCOLS.get(socket.ws_protocol or "", "msgpack")
@@ -93,9 +97,13 @@ class FeedSubscriber:
         return position + count
 
     async def _send_record(self, seq: int) -> None:
-        message = await self._results.message(seq, self._columns)
-        if not isinstance(message.record, EndMessage):
-            await self._send_bytes(message.encoded(self._kind, self._columns))
+        # Counted before it is read: a reader that does not read keeps its message in memory until it is cut off.
+        async with self._memory.room(self._expected):
+            message = await self._results.message(seq, self._columns)
+            if not isinstance(message.record, EndMessage):
+                body = message.encoded(self._kind, self._columns)
+                self._expected = max(self._expected, 2 * len(body))
+                await self._send_bytes(body)
 
     async def _send_end(self) -> int:
         # Not at the position of its record: a later analysis may have added more records.
@@ -145,11 +153,15 @@ async def feed(request: web.Request) -> web.WebSocketResponse:
     columns = frozenset(filter(None, names.split(","))) if names and names != "all" else None
     if columns is not None and columns != {"none"}:
         columns |= {"time_seconds"}
-    socket = web.WebSocketResponse(protocols=tuple(PROTOCOLS), heartbeat=PING_S, max_msg_size=1 << 16)
+    # Not compressed: a compressor takes 256 KiB for each reader, and numbers hardly shrink.
+    socket = web.WebSocketResponse(
+        protocols=tuple(PROTOCOLS), heartbeat=PING_S, max_msg_size=1 << 16, compress=False
+    )
     socket.headers[ANNOUNCEMENT] = ANNOUNCED
     await socket.prepare(request)
     results.followers += 1
-    subscriber = FeedSubscriber(socket, results, columns, context_of(request).settings.feed_behind)
+    behind = context_of(request).settings.feed_behind
+    subscriber = FeedSubscriber(socket, results, columns, behind, request.app[MEMORY])
     try:
         with request.app[SOCKETS].hold(request, socket):
             await _serve(socket, subscriber, int(after))

@@ -44,6 +44,8 @@ from atomstream.server.streams.registry import checked_id, unknown_stream
 routes = web.RouteTableDef()
 
 MAX_LINKED = 10_000
+MAX_TAGS = 256
+"""Tags of one stream: each change of the stream writes all of them."""
 About = TypeVar("About", StreamMetadata, SignalsAbout)
 
 
@@ -71,7 +73,7 @@ class TagLink(msgspec.Struct, frozen=True):
     """The body that puts tags on streams."""
 
     data_ids: Annotated[list[UuidText], msgspec.Meta(max_length=MAX_LINKED)]
-    tag_ids: Annotated[list[UuidText], msgspec.Meta(max_length=MAX_LINKED)]
+    tag_ids: Annotated[list[UuidText], msgspec.Meta(max_length=MAX_TAGS)]
 
 
 @routes.post(STREAMS_PATH)
@@ -137,8 +139,17 @@ async def link_tags(request: web.Request) -> web.Response:
 
 
 def add_tags(about: About, tags: Iterable[NamedId]) -> About:
-    """``about`` with ``tags`` added, each once."""
+    """``about`` with ``tags`` added, each once.
+
+    Raises:
+        HttpError: 409, it would have more than ``MAX_TAGS``.
+    """
     by_id = {tag.id: tag for tag in (*about.tags, *tags)}
+    if len(by_id) > MAX_TAGS:
+        raise HttpError(
+            409,
+            f"Stream {about.data_id} would have {len(by_id)} tags; at most {MAX_TAGS} are allowed. It was not changed.",
+        )
     return msgspec.structs.replace(about, tags=tuple(by_id.values()))
 
 

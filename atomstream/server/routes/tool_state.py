@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -11,11 +12,12 @@ import numpy as np
 from aiohttp import web
 
 from atomstream.errors import ConfigError
-from atomstream.mark_rules import MAX_RULES, MarkRule
+from atomstream.mark_rules import MAX_RULE_CHARS, MAX_RULES, MarkRule
 from atomstream.protocol import (
     ANNOUNCED,
     ANNOUNCEMENT,
     MAX_CHUNK_POINTS,
+    MAX_NAME_CHARS,
     MAX_SIGNAL_BYTES,
     SIGNALS_CHUNK_PATH,
     SIGNALS_CHUNKS_PATH,
@@ -28,22 +30,38 @@ from atomstream.server.catalogue.database import iso_now
 from atomstream.server.context import context_of
 from atomstream.server.http.access import access
 from atomstream.server.http.gate import principal_of
+from atomstream.server.http.memory_budget import HOLDING
 from atomstream.server.http.requests import UuidText, checked_name, number, read_bounded, read_json
-from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.http.responses import NO_STORE, HttpError, json_reply, send_pieces
 from atomstream.server.people.rights import Right
 from atomstream.server.routes.streams import project_for
 from atomstream.server.signals.beside_frames import SampleChannel, sampled
-from atomstream.server.signals.chunks import ChannelBody, ChunkBody, MultiChunkBody, Points, stored_channels
-from atomstream.server.signals.stream import SignalsAbout
+from atomstream.server.signals.chunks import (
+    F64,
+    MAX_CHANNELS,
+    ChannelBody,
+    ChunkBody,
+    MultiChunkBody,
+    Points,
+    stored_channels,
+)
+from atomstream.server.signals.registry import SignalRegistry
+from atomstream.server.signals.stream import SignalsAbout, SignalStream
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
 routes = web.RouteTableDef()
 T = TypeVar("T")
 
+NUMBER_BYTES: Final = 48
+"""Memory of a number of a chunk: as it is decoded, and as it is stored."""
 INLINE_BYTES: Final = 1 << 18
 """Longer bodies are decoded in a thread, so that they do not block the loop."""
+PIECE_POINTS: Final = 10_000
+"""Points that are encoded at once."""
 MOST_SHOWN: Final = 20_000
 """Most points of a channel in the reply for a page."""
+
+RuleText = Annotated[str, msgspec.Meta(max_length=2 * MAX_RULE_CHARS)]
 
 
 class NewSignals(msgspec.Struct, frozen=True):
@@ -52,8 +70,8 @@ class NewSignals(msgspec.Struct, frozen=True):
     stream_name: str | None = None
     points_per_chunk: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_POINTS)] = 60
     project_id: UuidText | None = None
-    synth_source_id: str | int | None = None
-    marks: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
+    synth_source_id: Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARS)] | int | None = None
+    marks: Annotated[tuple[RuleText, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
     """An extension of this server: rules for marks in the frames of the same sample."""
 
 
@@ -106,6 +124,10 @@ async def store_chunks(request: web.Request) -> web.Response:
 
 async def _read_chunk(request: web.Request, kind: type[T]) -> T:
     data = await read_bounded(request, MAX_SIGNAL_BYTES)
+    numbers = data.count(b",") + 1
+    if numbers > 2 * MAX_CHUNK_POINTS + 8 * MAX_CHANNELS:  # before any of them takes memory
+        raise HttpError(413, f"A chunk has at most {MAX_CHUNK_POINTS} points. Nothing was stored; split it.")
+    request[HOLDING].grow(len(data) + NUMBER_BYTES * numbers)
     if len(data) > INLINE_BYTES:
         return await asyncio.to_thread(_decoded, data, kind)
     return _decoded(data, kind)
@@ -161,38 +183,66 @@ async def end_signals(request: web.Request) -> web.Response:
 
 @routes.get(SIGNALS_SERIES_PATH)
 @access(Right.READ)
-async def signal_series(request: web.Request) -> web.Response:
+async def signal_series(request: web.Request) -> web.StreamResponse:
     """``GET /tool-state/{data_id}/timeseries/``: all points, or the last ``last_n`` of each channel.
 
     ``channel`` (repeatable) names the channels to return.
     """
-    context, data_id = context_of(request), checked_id(request.match_info["data_id"])
-    await context.tool_signals.find(data_id)
+    signals, data_id = context_of(request).tool_signals, checked_id(request.match_info["data_id"])
+    await signals.find(data_id)
     last_n = number(request.query.get("last_n"), "last_n", 1, 1 << 53)
     wanted = frozenset(request.query.getall("channel", ()))
-    points = await context.tool_signals.read(data_id, lambda stream: stream.points())
-    units = await context.tool_signals.read(data_id, lambda stream: stream.units())
-    chosen = {name: _last(one, last_n) for name, one in points.items() if not wanted or name in wanted}
-    return await context.readers.tables.run(request, lambda: json_reply(_properties(chosen, units)))
-
-
-def _last(points: Points, count: float | None) -> Points:
-    return points if count is None else Points(points.times[-int(count) :], points.values[-int(count) :])
-
-
-def _properties(points: dict[str, Points], units: dict[str, str | None]) -> dict[str, Any]:
-    start = min((float(one.times[0]) for one in points.values() if len(one)), default=0.0)
-    return {
-        "properties": {
-            name: {
-                "relative_time_seconds": (one.times - start).tolist(),
-                "unix_timestamp_ms": np.rint(1000.0 * one.times).tolist(),
-                "values": one.values.tolist(),  # NaN becomes null
-                "units": units.get(name),
-            }
-            for name, one in points.items()
-        }
+    places = {
+        name: (0 if last_n is None else max(0, count - int(last_n)), count)
+        for name, count in (await signals.read(data_id, lambda stream: stream.lengths())).items()
+        if not wanted or name in wanted
     }
+    units = await signals.read(data_id, lambda stream: stream.units())
+    reply = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8", **NO_STORE})
+    return await send_pieces(request, reply, _series_pieces(signals, data_id, places, units))
+
+
+async def _series_pieces(
+    signals: SignalRegistry,
+    data_id: str,
+    places: dict[str, tuple[int, int]],
+    units: dict[str, str | None],
+) -> AsyncIterator[bytes]:
+    """The reply in pieces: as one text, 5 million points would need a gigabyte."""
+    orders: dict[str, int] = {}
+
+    async def piece(name: str, start: int, stop: int, pick: Callable[[Points], F64]) -> bytes:
+        def read(stream: SignalStream) -> tuple[bytes, int]:
+            points, order = stream.piece(name, start, stop)
+            return msgspec.json.encode(pick(points).tolist())[1:-1], order  # NaN becomes null
+
+        text, order = await signals.read(data_id, read)
+        if orders.setdefault(name, order) != order:
+            raise ConnectionResetError("points with earlier times arrived meanwhile")
+        return text
+
+    begins = [await piece(name, start, start + 1, _times) for name, (start, stop) in places.items() if stop]
+    begin = min(map(float, begins), default=0.0)
+    picks: dict[str, Callable[[Points], F64]] = {
+        "relative_time_seconds": lambda points: points.times - begin,
+        "unix_timestamp_ms": lambda points: np.rint(1000.0 * points.times),
+        "values": lambda points: points.values,
+    }
+    yield b'{"properties":{'
+    for number_of, (name, (first, end)) in enumerate(places.items()):
+        yield (b"," if number_of else b"") + msgspec.json.encode(name) + b":{"
+        for what, pick in picks.items():
+            yield msgspec.json.encode(what) + b":["
+            for start in range(first, end, PIECE_POINTS):
+                text = await piece(name, start, min(start + PIECE_POINTS, end), pick)
+                yield (b"," if start > first else b"") + text
+            yield b"],"
+        yield b'"units":' + msgspec.json.encode(units.get(name)) + b"}"
+    yield b"}}"
+
+
+def _times(points: Points) -> F64:
+    return points.times
 
 
 @routes.get(STREAM_SIGNALS_PATH)

@@ -36,6 +36,10 @@ log = get_logger("atomstream.server")
 PERIOD_S: Final = 1.0
 BLOCK: Final = 16_384
 """Frames whose values are computed at once."""
+MAX_OF_SAMPLE: Final = 5_000_000
+"""Most points of a sample that are in memory at once; streams of signals that were made before are left out."""
+MAX_CHANNELS: Final = 256
+"""Most channels of a sample: each is an array of every stream of frames on it."""
 MAX_MARKS: Final = 1000
 """Most marks that the rules set in one stream of frames."""
 
@@ -155,12 +159,24 @@ class BesideFrames:
             await self._mark(data_id, span, channels)
 
     async def channels(self, sample_id: str) -> list[SampleChannel]:
-        """All channels of a sample. Of channels with the same name in two streams both are there."""
+        """The channels of a sample. Of channels with the same name in two streams both are there."""
         found: list[tuple[Any, str, str | None, Points]] = []
-        for about in self._signals.of_sample(sample_id):
+        seen: set[str] = set()
+        count = 0
+        for about in reversed(self._signals.of_sample(sample_id)):
+            count += sum((await self._signals.read(about.data_id, lambda stream: stream.lengths())).values())
+            if count > MAX_OF_SAMPLE and found:
+                log.warning(
+                    "sample %s has more than %d points: those before %s are not written beside its frames",
+                    sample_id, MAX_OF_SAMPLE, found[-1][0].made,
+                )  # fmt: skip
+                break
             units = await self._signals.read(about.data_id, lambda stream: stream.units())
             series = await self._signals.read(about.data_id, lambda stream: stream.points())
-            found += [(about, name, units.get(name), points) for name, points in series.items()]
+            kept = [name for name in series if name in seen or len(seen) < MAX_CHANNELS]
+            seen.update(kept[: MAX_CHANNELS - len(seen)])
+            found += [(about, name, units.get(name), series[name]) for name in kept if name in seen]
+        found.reverse()
         merged: dict[str, SampleChannel] = {}
         names = column_names(dict.fromkeys(name for _, name, _, _ in found))
         for about, name, unit, points in found:

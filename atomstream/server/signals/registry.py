@@ -32,8 +32,8 @@ FOLDER: Final = "signals"
 """The folder in the data folder."""
 MAX_OPEN: Final = 32
 """Streams whose points stay in memory, those that were used last."""
-MAX_POINTS_OPEN: Final = 50_000_000
-"""Points in memory, of all these streams together: 800 MB."""
+MAX_POINTS_OPEN: Final = 6_000_000
+"""Points in memory, of all these streams together: 96 MB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ points of a channel may arrive in any order; they are sorted by time where they 
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -30,8 +31,10 @@ from atomstream.system.record_log import Record, RecordLog, is_lost
 
 log = get_logger("atomstream.server")
 
-MAX_POINTS: Final = 20_000_000
-"""Most points of one stream, all channels together: they are in memory while the stream is used."""
+MAX_POINTS: Final = 5_000_000
+"""Most points of one stream, all channels together: they are in memory while the stream is used, 16 bytes each."""
+POINTS_OF_CHUNK: Final = 12
+"""So many points count for each chunk of a channel beside its own: its number and checksum are in memory too."""
 
 
 class SignalsAbout(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,24 +64,31 @@ class _Channel:
 
     def __init__(self) -> None:
         self.units: str | None = None
-        self.count = 0
-        self._parts: list[tuple[F64, F64]] = []
-        self._sorted: Points | None = None
+        self.order = 0
+        """Changes when points get other places than they had."""
+        # Arrays that grow: many chunks of one point each need no more memory than one chunk of many.
+        self._times, self._values = array("d"), array("d")
+        self._in_order = True
+
+    def __len__(self) -> int:
+        return len(self._times)
 
     def add(self, times: F64, values: F64) -> None:
-        self._parts.append((times, values))
-        self.count += len(times)
-        self._sorted = None
+        newest = self._times[-1] if self._times else -np.inf
+        self._in_order = self._in_order and bool(times[0] >= newest) and not bool((np.diff(times) < 0).any())
+        self._times.frombytes(times.tobytes())
+        self._values.frombytes(values.tobytes())
 
-    def points(self) -> Points:
-        """All points by time; of equal times, the one that arrived last is the last one."""
-        if self._sorted is None:
-            times, values = (np.concatenate([part[k] for part in self._parts]) for k in (0, 1))
-            if (np.diff(times) < 0).any():
-                order = np.argsort(times, kind="stable")
-                times, values = times[order], values[order]
-            self._parts, self._sorted = [(times, values)], Points(times, values)
-        return self._sorted
+    def points(self, start: int = 0, stop: int | None = None) -> Points:
+        """The points at these places by time; of equal times, the one that arrived last is the last one."""
+        if not self._in_order:
+            times = np.array(self._times)
+            order = np.argsort(times, kind="stable")
+            self._times = array("d", times[order].tobytes())
+            self._values = array("d", np.array(self._values)[order].tobytes())
+            self._in_order = True
+            self.order += 1
+        return Points(np.array(self._times[start:stop]), np.array(self._values[start:stop]))
 
 
 class SignalStream:
@@ -159,12 +169,12 @@ class SignalStream:
                 )
         if len(self._channels.keys() | new.keys()) > MAX_CHANNELS:
             raise HttpError(413, f"A stream has at most {MAX_CHANNELS} channels. Nothing was stored.")
-        count = sum(len(channel.times) for channel in new.values()) // 8
+        count = sum(len(channel.times) // 8 + POINTS_OF_CHUNK for channel in new.values())
         if self._count + count > MAX_POINTS:
             raise HttpError(
                 413,
-                f"This stream has {self._count} points, and at most {MAX_POINTS} are stored. Initialize a new one. "
-                "Nothing was stored.",
+                f"This stream is full: its points and {POINTS_OF_CHUNK} for each chunk of a channel are {self._count}, "
+                f"and at most {MAX_POINTS} are stored. Initialize a new one. Nothing was stored.",
             )
 
     def _keep(self, index: int, channels: Mapping[str, StoredChannel]) -> None:
@@ -173,7 +183,7 @@ class SignalStream:
             channel.units = channel.units if stored.units is None else stored.units
             times, values = np.frombuffer(stored.times, "<f8"), np.frombuffer(stored.values, "<f8")
             channel.add(times, values)
-            self._count += len(times)
+            self._count += len(times) + POINTS_OF_CHUNK
             self._keys[name, index] = stored.key
 
     def units(self) -> dict[str, str | None]:
@@ -186,7 +196,19 @@ class SignalStream:
         with self._lock:
             return {name: channel.points() for name, channel in self._channels.items()}
 
+    def lengths(self) -> dict[str, int]:
+        """The number of points of each channel."""
+        with self._lock:
+            return {name: len(channel) for name, channel in self._channels.items()}
+
+    def piece(self, name: str, start: int, stop: int) -> tuple[Points, int]:
+        """The points of a channel at these places by time, and a number that changes when places change."""
+        with self._lock:
+            channel = self._channels[name]
+            return channel.points(start, stop), channel.order
+
     def __len__(self) -> int:
+        """The points of all channels, with those that count for chunks."""
         return self._count
 
     def close(self) -> None:

@@ -383,3 +383,24 @@ def test_an_entry_of_another_shape_is_ignored(
     assert len(annotations.for_analysis(1, 0.0)) == 1
     annotations.close()
     assert "an annotation of a stream is ignored" in caplog.text
+
+
+async def test_a_repeated_setting_is_stored_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log does not grow by repeats; beyond a number of changes they are refused, and nothing is changed."""
+    monkeypatch.setattr("atomstream.server.live.annotations.MAX_SETTINGS", 4)
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        path = f"/rheed/stream/{data_id}"
+        box = {"type": "box", "name": "a", "x": 1.0, "y": 1.0, "width": 2.0, "height": 2.0}
+        for _ in range(5):
+            assert (await client.ask("PUT", f"{path}/regions", {"regions": [box]}))[0] == 200
+            assert (await client.ask("PUT", f"{path}/calibration", {"beam_energy": 20.0}))[0] == 200
+        log = server.folder(data_id) / "analysis" / "inputs.log"
+        length = log.stat().st_size
+        status, reply = await client.ask("PUT", f"{path}/regions", {"regions": [box | {"x": 2.0}]})
+        assert (status, reply["detail"].endswith("Nothing was changed.")) == (400, True)
+        assert (await client.ask("PUT", f"{path}/calibration", {"beam_energy": 21.0}))[0] == 200
+        assert (await client.ask("PUT", f"{path}/calibration", {"beam_energy": 22.0}))[0] == 409
+        assert (await client.ask("GET", f"{path}/regions"))[1]["regions"][0]["x"] == 1.0
+        assert length < log.stat().st_size < length + 100

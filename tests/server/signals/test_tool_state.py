@@ -154,7 +154,7 @@ async def test_limits_of_channels_and_points(serve: Serve, monkeypatch: pytest.M
         half = {f"d{k}": ([T], [1.0]) for k in range(200)}
         assert (await push(client, data_id, 0, **half))[0] == 200
         assert (await push(client, data_id, 1, **{f"e{k}": ([T], [1.0]) for k in range(100)}))[0] == 413
-        monkeypatch.setattr(signal_stream, "MAX_POINTS", 201)
+        monkeypatch.setattr(signal_stream, "MAX_POINTS", 201 * 13)
         status, reply = await push(client, data_id, 2, d0=([T, T + 1], [1.0, 2.0]))
         assert status == 413
         assert "Initialize a new one" in reply["detail"]
@@ -182,7 +182,7 @@ async def test_a_damaged_description_costs_only_its_stream(serve: Serve) -> None
 
 async def test_points_in_memory_are_limited(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams that were used longest ago are read from the disk again."""
-    monkeypatch.setattr(registry, "MAX_POINTS_OPEN", 3)
+    monkeypatch.setattr(registry, "MAX_POINTS_OPEN", 20)  # each stream counts 14
     server = await serve()
     async with WireClient(server) as client:
         ids = [await begin(client) for _ in range(3)]
