@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from atomstream.pages.static_files import in_shell
+from atomstream.pages.static_files import HEADERS, in_shell
 from atomstream.server.http.path_prefix import with_prefix
 
 _TITLES: Final = {
@@ -28,14 +28,7 @@ _PAGE: Final = """<title>{title} · atomstream</title>
 </body>
 """
 
-_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; font-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+_HEADERS: Final = {**HEADERS, "Cache-Control": "no-store"}
 
 
 def wants_page(request: web.Request) -> bool:

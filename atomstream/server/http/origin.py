@@ -43,6 +43,9 @@ def guard_origin(guard: HostGuard) -> Any:
                 "The Host header names another server. If clients use that name for this server, add it to the "
                 "allowed hosts when starting it.",
             )
+        target = request.rel_url  # the address of a request line may be complete, as for a proxy
+        if target.absolute and not guard.knows(target.authority):
+            raise HttpError(403, "The address of the request names another server.")
         origin = request.headers.get("Origin")
         if origin is not None and not guard.is_own_page(origin, host):
             raise HttpError(403, "Requests from pages of other sites are not accepted (Origin).")
