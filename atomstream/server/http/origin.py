@@ -44,7 +44,7 @@ def guard_origin(guard: HostGuard) -> Any:
                 "allowed hosts when starting it.",
             )
         target = request.rel_url  # the address of a request line may be complete, as for a proxy
-        if target.absolute and not guard.knows(target.authority):
+        if target.absolute and not guard.accepts(target.authority):
             raise HttpError(403, "The address of the request names another server.")
         origin = request.headers.get("Origin")
         if origin is not None and not guard.is_own_page(origin, host):
