@@ -47,6 +47,7 @@ EXPORTS: Final = "exports"
 _REPLACEABLE: Final = (
     "names.jsonl",
     "alarms.json",
+    "instruments.json",
     "sessions.json",
     "signing.key",
     "key-use.json",
@@ -77,6 +78,7 @@ _OWN_NAMES: Final = frozenset(
         STORE_FILE,
         "retention.json",
         "alarms.json",
+        "instruments.json",
         *(_CATALOGUE + suffix for suffix in ("", "-wal", "-shm", "-run")),
     }
 )

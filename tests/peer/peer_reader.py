@@ -19,7 +19,7 @@ def print_frame(ask: str, table: Any, **facts: object) -> None:
 
 
 def main() -> None:
-    """``peer_reader.py URL KEY DATA_ID KEYWORD PROJECT_ID``."""
+    """``peer_reader.py URL KEY DATA_ID KEYWORD PROJECT_ID FOLDER``."""
     url, key, data_id, keyword, project_id = sys.argv[1:6]
     from atomscale import Client
     from atomscale.timeseries.polling import iter_poll
@@ -39,7 +39,17 @@ def main() -> None:
     (sample,) = found.samples
     names = {"name": sample.physical_sample_name, "results": len(sample.data_results)}
     print_frame("project", client.get_physical_sample_timeseries(sample.physical_sample_id), **names)
-    print_frame("instruments", client.list_projects(), found=client.list_growth_instruments())
+    number = client.create_growth_instrument(label="Main MBE", name="Veeco GEN10", instrument_type="mbe")
+    found_instruments = client.list_growth_instruments()
+    client.delete_growth_instrument(number)
+    left = client.list_growth_instruments()
+    print_frame("instruments", client.list_projects(), found=found_instruments, left=left)
+    frame = client.get_frame(data_id)
+    client.download(data_id, dest_dir=sys.argv[6], data_type="raw")
+    client.download(data_id, dest_dir=sys.argv[6])
+    steps = client.get_process_steps(sample.physical_sample_id)
+    print_frame("files", steps, frame=type(frame).__name__, size=frame.processed_image.size)
+    print_frame("places", client.get_spatial_annotations(sample.physical_sample_id))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from yarl import URL
 
 from atomstream.protocol import (
     ENTRIES_PATH,
-    IMAGE_PATH,
     PROJECT_SAMPLES_PATH,
     PROJECTS_PATH,
     SAMPLES_PATH,
@@ -287,15 +286,9 @@ def _time(query: Query, name: str) -> str | None:
 @routes.get(SINGLE_FRAMES_PATH)
 @access(Right.READ, browser=False)
 async def single_frames(request: web.Request) -> web.Response:
-    """``GET /data_entries/video_single_frames/{data_id}``: always empty, because streams have no extracted frames."""
+    """``GET /data_entries/video_single_frames/{data_id}``: always empty: no frames are extracted,
+    and any stored frame can be loaded by its number (:mod:`.hosted_files`)."""
     data_id = checked_id(request.match_info["data_id"])
     if not await context_of(request).streams_table.known([data_id]):
         raise unknown_stream(data_id)
     return json_reply({"frames": []})
-
-
-@routes.get(IMAGE_PATH)
-@access(Right.READ, browser=False)
-async def no_image(request: web.Request) -> web.Response:
-    """``GET /rheed/images/{data_id}/frames/{n}``: always 404, see :func:`single_frames`."""
-    raise HttpError(404, f"Stream {request.match_info['data_id'][:64]!r} has no single images here.")

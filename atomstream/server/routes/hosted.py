@@ -1,4 +1,4 @@
-"""Further reading of the hosted service's client: changepoints, series of a sample, growth instruments."""
+"""Further reading of the hosted service's client: changepoints, series, steps and places of a sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from atomstream.protocol import CHANGEPOINTS_PATH, INSTRUMENTS_PATH, SAMPLE_SERIES_PATH
+from atomstream.protocol import CHANGEPOINTS_PATH, SAMPLE_PLACES_PATH, SAMPLE_SERIES_PATH, SAMPLE_STEPS_PATH
 from atomstream.results import Event
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.catalogue.database import Sample
@@ -76,11 +76,7 @@ async def sample_series(request: web.Request) -> web.Response:
 
     There are at most 20,000 points of a property, shared out over the streams, of which the newest 100 are read.
     """
-    context, principal = context_of(request), principal_of(request)
-    sample_id = request.match_info["sample_id"].lower()
-    known = await context.catalogue.find(Sample, [sample_id])
-    if not known or not await context.catalogue.sees_sample(sample_id, principal.projects):
-        raise HttpError(404, f"No physical sample {sample_id[:64]!r} is known here.")
+    context, sample_id = context_of(request), await _visible_sample(request)
     names = tuple(name for name in request.query.getall("property_names", ()) if name)
     streams = await _visible_streams(request, EntryFilter(sample_ids=(sample_id,), limit=MAX_STREAMS))
     query = SeriesQuery(properties=names, most=max(1, MAX_POINTS // max(1, len(streams))))
@@ -88,6 +84,31 @@ async def sample_series(request: web.Request) -> web.Response:
     return await context.readers.series.run(
         request, lambda: json_reply({"properties": _properties(readers, names or PROPERTIES)})
     )
+
+
+@routes.get(SAMPLE_STEPS_PATH)
+@access(Right.READ, browser=False)
+async def process_steps(request: web.Request) -> web.Response:
+    """``GET /physical_samples/{sample_id}/process_steps``: none: this server divides no sample into steps."""
+    await _visible_sample(request)
+    return json_reply({"steps": []})
+
+
+@routes.get(SAMPLE_PLACES_PATH)
+@access(Right.READ, browser=False)
+async def spatial_annotations(request: web.Request) -> web.Response:
+    """``GET /physical_samples/{sample_id}/annotations/``: none, because RHEED measures no places of a sample."""
+    await _visible_sample(request)
+    return json_reply([])
+
+
+async def _visible_sample(request: web.Request) -> str:
+    """Return the id of the sample in the path; raises HttpError 404 if it is not known, or not visible."""
+    context, sample_id = context_of(request), request.match_info["sample_id"].lower()
+    known = await context.catalogue.find(Sample, [sample_id])
+    if not known or not await context.catalogue.sees_sample(sample_id, principal_of(request).projects):
+        raise HttpError(404, f"No physical sample {sample_id[:64]!r} is known here.")
+    return sample_id
 
 
 def _properties(
@@ -131,10 +152,3 @@ async def _visible_streams(request: web.Request, wanted: EntryFilter) -> list[st
     find = await context.streams_table.search(replace(wanted, visible=principal_of(request).projects))
     entries = await context.readers.facts.run(request, find)
     return [str(entry["data_id"]) for entry in entries]
-
-
-@routes.get(INSTRUMENTS_PATH)
-@access(Right.READ, browser=False)
-async def instruments(request: web.Request) -> web.Response:
-    """``GET /instruments/synthesis``: an empty list, because this server keeps no list of growth instruments."""
-    return json_reply([])

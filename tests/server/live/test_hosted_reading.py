@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
+import h5py
+import numpy as np
 import pytest
+from PIL import Image
 
 from atomstream.results import ANALYSIS_KINDS, Event
 from atomstream.server.routes.hosted import CHANGES, MAX_STREAMS, is_change
+from atomstream.server.routes.hosted_files import png
 from tests.live_helpers import FPS, analysed, growth
 from tests.live_server import Serve
-from tests.wire_client import START_MS, WireClient
+from tests.wire_client import START_MS, WireClient, make_frames
 
 NOBODY = "99999999-9999-4999-8999-999999999999"
 
@@ -53,7 +59,9 @@ async def test_a_sample_with_its_series_and_changes(serve: Serve) -> None:
         _, events = await client.ask("GET", f"/rheed/stream/{data_id}/events")
         expected = [(event["kind"], event["time_s"]) for event in events if event["kind"] in CHANGES]
         assert [(c["property_name"], c["window_start_elapsed"]) for c in changes["changepoints"]] == expected
-        assert (await client.ask("GET", "/instruments/synthesis"))[1] == []
+        for part, nothing in (("process_steps", {"steps": []}), ("annotations/", [])):
+            assert await client.ask("GET", f"/physical_samples/{sample_id}/{part}") == (200, nothing)
+            assert (await client.ask("GET", f"/physical_samples/{NOBODY}/{part}"))[0] == 404
 
 
 async def test_what_is_not_there(serve: Serve) -> None:
@@ -67,6 +75,61 @@ async def test_what_is_not_there(serve: Serve) -> None:
         _, sample_id = await in_project(client, "empty", await client.create())
         found = await client.ask("GET", f"/physical_samples/{sample_id}/timeseries/")
         assert found == (200, {"properties": []})
+
+
+async def test_downloads_and_single_frames(serve: Serve) -> None:
+    """The URL of a download leads to a file with all frames; a frame is a PNG with the counts; others are 404."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        place = f"/data_entries/raw_data/{data_id}"
+        wanted = {"return_as": "url-download"}
+        assert (await client.ask("GET", place, params=wanted))[0] == 404
+        frames = make_frames(4)
+        await client.send(data_id, 0, frames)
+        _, found = await client.ask("GET", place, params=wanted)
+        assert found["file_name"] == f"atomstream-{data_id}.h5"
+        async with client.session.get(found["url"]) as reply:
+            body = await reply.read()
+        with h5py.File(io.BytesIO(body)) as file:
+            np.testing.assert_array_equal(file["entry/data/frames"], frames)
+        _, video = await client.ask("GET", place.replace("raw", "processed"), params=wanted)
+        assert video["url"].endswith("?to=mp4")
+        async with client.session.get(f"{server.url}/rheed/images/{data_id}/frames/2") as reply:
+            image = await reply.read()
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image))), frames[2])
+        for path in (f"{data_id}/frames/4", f"{NOBODY}/frames/0", f"{NOBODY}/fingerprint"):
+            assert (await client.ask("GET", f"/rheed/images/{path}"))[0] == 404
+        for path in (f"/rheed/images/{data_id}/frames/-1", f"{place}?return_as=stream"):
+            assert (await client.ask("GET", path))[0] == 400
+
+
+def test_a_png_of_sixteen_bits() -> None:
+    """A frame of more than 8 bits keeps its counts."""
+    frame = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1000
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(frame)))), frame)
+
+
+async def test_growth_instruments(serve: Serve) -> None:
+    """Instruments are added, listed and deleted; the number of a deleted one is not given again."""
+    new = {"label": "Main MBE", "name": "Veeco GEN10", "type": "mbe", "serial_id": "SN-1"}
+    async with WireClient(await serve()) as client:
+        path = "/instruments/synthesis"
+        assert await client.ask("GET", path) == (200, [])
+        _, first = await client.ask("POST", path, new)
+        assert await client.ask("GET", path) == (200, [first])
+        assert (first["source_name"], first["source_manufacturer"], first["source_model"]) == (
+            "Main MBE",
+            "Veeco",
+            "GEN10",
+        )
+        assert (await client.ask("POST", path, {**new, "type": "oven"}))[0] == 400
+        for number, status in (("7", 404), ("x", 400), ("1", 200), ("1", 404)):
+            assert (await client.ask("DELETE", path, params={"synthesis_instrument_ids": number}))[
+                0
+            ] == status
+        assert await client.ask("GET", path) == (200, [])
+        assert (await client.ask("POST", path, new))[1]["synth_source_id"] == 2
 
 
 def test_which_events_are_changes() -> None:
