@@ -17,5 +17,6 @@ _KINDS: Final = (
 
 
 def kind_of(label: str) -> str:
-    """The kind of mark that its words mean: ``shutter``, ``laser``, ``growth``, ``pause``, else ``note``."""
+    """Return the kind of a mark by the words of its label: ``shutter``, ``laser``, ``growth``, ``pause``, else
+    ``note``."""
     return next((kind for kind, words in _KINDS if words.search(label)), "note")

@@ -34,7 +34,10 @@ class RheedInstrument(Instrument):
         self.add_parameter("data_id", get_cmd=lambda: self._data_id, docstring="The stream on the server.")
         self.add_parameter("frames", get_cmd=self._frames, docstring="Frames pushed to the stream.")
         self.add_parameter(
-            "growth_rate", unit="ML/s", get_cmd=self._growth_rate, docstring="The latest; NaN: unknown."
+            "growth_rate",
+            unit="ML/s",
+            get_cmd=self._growth_rate,
+            docstring="The latest growth rate; NaN if unknown.",
         )
 
     def get_idn(self) -> dict[str, str | None]:

@@ -55,7 +55,7 @@ def _enable_sigint() -> None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Remove the developer's own settings, and point the user's folders to a temporary one."""
     for name in os.environ:
-        # ATOMSTREAM_PLAIN_OS selects how the whole run works, for child processes too.
+        # ATOMSTREAM_PLAIN_OS applies to the whole test run, child processes included.
         if name.startswith(("ATOMSTREAM_", "ATOMSCALE_")) and name != "ATOMSTREAM_PLAIN_OS":
             monkeypatch.delenv(name)
     home = str(tmp_path_factory.getbasetemp() / f"home-{uuid.uuid4().hex}")

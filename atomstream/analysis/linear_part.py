@@ -20,7 +20,8 @@ RIDGE = 0.5
 """Penalty on the second harmonic: a fit at half the frequency would lose RIDGE²/(1 + RIDGE²) = 20 % of its signal."""
 
 PROJECTED_RIDGE = 0.002
-"""Penalty on the fundamental where rotation harmonics are projected out."""
+"""Ridge penalty on the amplitude of the fundamental, used if the rotation harmonics are projected out of the trace: the
+fundamental may then be nearly zero, and its amplitude undetermined."""
 
 MAX_EXPONENT = 20.0
 """Largest exponent of the envelope, so that it does not overflow."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 SIGNALS_TYPE: Final = "tool_state"
 FRAMES_TYPE: Final = "rheed"
-"""How the server's list calls streams of signals and of frames."""
+"""The values of ``data_type`` in the server's list, and the kinds of streams that they stand for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ _PORTS: Final = range(15_000, 32_000)
 _LOOK_S: Final = 0.02
 
 _given: set[int] = set()
-"""Ports that this process was given: a service may not have begun to listen on its port."""
+"""Ports that :func:`free_ports` has returned in this process: a service may not listen on its port yet."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -149,7 +149,7 @@ class Engine(ABC):
         """True if the service answers a request now. Returns within a second."""
 
     def _may_start_again(self) -> bool:
-        """True if an early end is worth another try."""
+        """True if the process may be started again after it has ended too early."""
         return False
 
     _user: str | None = None

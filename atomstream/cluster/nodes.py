@@ -25,7 +25,7 @@ class Node(Engine):
         self._given = dict(environment)
 
     def _prepare(self) -> None:
-        """The process makes its own folders."""
+        """Nothing to prepare: the process makes its own folders."""
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "atomstream", *self._arguments]

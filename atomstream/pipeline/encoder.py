@@ -40,7 +40,8 @@ class EncodeJob:
 
 
 class _SlicedJob:
-    """A job in slices of at most ``step`` frames. The encoder's lock protects it."""
+    """A job in slices of at most ``step`` frames; ``dense``: at the level :data:`DENSE_LEVEL`. The encoder's lock
+    protects it."""
 
     def __init__(self, job: EncodeJob, step: int, dense: bool) -> None:
         self.job = job
@@ -139,14 +140,14 @@ class Encoder:
         self.wake_threads()
 
     def wake_threads(self) -> None:
-        """Wake idle threads, so that they look at the queue."""
+        """Wake idle threads, so that they take jobs from the queue."""
         with self._ready:
             self._ready.notify_all()
 
     def enqueue(self, job: EncodeJob) -> None:
         """Queue ``job`` without waking idle threads. Call :meth:`wake_threads` afterwards."""
         frames = len(job.chunk.frames)
-        # Dense encoding only if the encoder is idle, and in one thread: capture and analysis need the other cores.
+        # The higher level only if the encoder is idle, and in one thread: capture and analysis need the other cores.
         dense = not self._unfinished and self._uplink_lags()
         sliced = _SlicedJob(job, frames if dense else -(-frames // self._slices_per_job), dense)
         with self._ready:

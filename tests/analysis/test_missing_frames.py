@@ -71,7 +71,7 @@ def test_the_analysis_counts_within_a_call() -> None:
 
 
 def test_times_of_a_chunk_follow_the_counter() -> None:
-    """Without times of the single frames, the counter tells where frames are missing; otherwise they are even."""
+    """Without times of the single frames, the counter shows where frames are missing; otherwise they are even."""
     counters = FrameMeta(ids=(7, 8, 11))
     chunk = ChunkTimes((3, 16, 16), 10.0, 1000.0, 1400.0, meta=counters)
     assert chunk.times_unix_ms().tolist() == [1000.0, 1100.0, 1400.0]

@@ -72,7 +72,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_secret_on_the_command_line_is_refused(option: str, url: str) -> None:
-    """The message tells by which variable or file it can be given, and does not repeat it."""
+    """The message names the variable and the file by which it can be given, and does not contain it."""
     done = atomstream_here("cluster", "check", option, url)
     assert done.returncode == 2
     assert "every user of this computer can read a command line" in " ".join(done.stderr.split())

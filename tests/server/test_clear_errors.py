@@ -127,7 +127,7 @@ async def test_an_error_page_shows_the_address_as_text(serve: Serve) -> None:
 
 
 async def test_the_page_of_a_stream_that_exists(serve: Serve) -> None:
-    """It is 200, also when the stream is damaged: the page tells that."""
+    """It is 200, also when the stream is damaged: the page shows that."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create("growth")

@@ -87,7 +87,7 @@ async def test_no_redirect_gets_the_key(status: int) -> None:
 
 
 async def test_pings_without_end_are_an_error() -> None:
-    """A server that sends pings in place of messages can't hold its reader."""
+    """A server that sends only pings and no messages can't keep its reader waiting for ever."""
 
     async def flood(request: web.Request, _body: bytes) -> web.StreamResponse:
         socket = web.WebSocketResponse(protocols=("atomstream.msgpack",), autoping=False)

@@ -67,7 +67,7 @@ def test_the_fourth_byte_of_an_avi(tmp_path: Path) -> None:
 
 
 def test_frames_outside_the_edit_list(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A trimmed MP4: the frames that players show are streamed, and a warning tells how many are hidden."""
+    """A trimmed MP4: the frames that players show are streamed, and a warning has the number of the others."""
     path = video(np.tile(GREY, (2, 1, 1)), "a.mp4", "libx264", options={"qp": "0", "bf": "0"})(tmp_path)
     data = bytearray(path.read_bytes())
     units = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0]
@@ -87,7 +87,7 @@ def test_raw_streams_of_codecs(tmp_path: Path) -> None:
 
 
 def test_chunks_that_zarr_does_not_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Zarr gives the fill value for frames that were never written: a warning tells how many."""
+    """Zarr gives the fill value for frames that were never written: a warning has their number."""
     array = zarr.create_array(
         str(tmp_path / "a.zarr"), shape=DEEP.shape, dtype=DEEP.dtype, chunks=(1, 24, 32)
     )

@@ -112,7 +112,7 @@ def test_values_that_contradict_the_bits(tmp_path: Path) -> None:
 
 
 def test_a_raw_file_cut_off(tmp_path: Path) -> None:
-    """The whole frames are read, then the error tells the frame, the byte and what is there of it."""
+    """The whole frames are read, then the error names the frame, the byte and the number of bytes that exist."""
     (tmp_path / "a.raw").write_bytes(FRAMES.tobytes()[:-1000])
     source = open_source(tmp_path / "a.raw", geometry="64x48")
     chunks = source.chunks(8)

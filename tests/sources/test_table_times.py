@@ -325,7 +325,7 @@ def test_frames_before_damage_keep_their_times() -> None:
 
 
 def test_an_interlaced_video_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Frames of two half pictures are kept, and a warning tells that their rows differ in time."""
+    """Frames of two half pictures are kept, and a warning states that their rows differ in time."""
     if "mpeg2video" not in av.codecs_available:
         pytest.skip("this PyAV has no MPEG-2 encoder")
     flags = {"flags": "+ildct+ilme"}

@@ -71,7 +71,7 @@ def test_pages_with_two_meanings_are_refused(tmp_path: Path) -> None:
 def test_a_missing_photometric_interpretation_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without the tag, 0 is black, as in most files, and a warning tells so; nothing is inverted."""
+    """Without the tag, 0 is black, as in most files, and a warning states this; nothing is inverted."""
     tifffile.imwrite(tmp_path / "a.tif", FRAMES[0], photometric="minisblack", metadata=None)
     set_photometric(tmp_path / "a.tif", 0, None)
     np.testing.assert_array_equal(read(open_source(tmp_path / "a.tif")), FRAMES[:1])

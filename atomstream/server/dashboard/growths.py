@@ -31,7 +31,7 @@ MOST: Final = 12
 LOOKED_AT: Final = 300
 """Number of newest streams that are searched for those of the same recipe."""
 OFFERED: Final = 40
-"""Growths that can be chosen where neither a sample nor a recipe tells which belong together."""
+"""Growths that can be chosen if neither sample nor recipe shows which ones belong together."""
 BEST: Final = (
     "whose growth rate is known best (smallest relative error in a segment of 5 or more oscillations)"
 )
@@ -50,7 +50,8 @@ class Comparable(msgspec.Struct, frozen=True):
 class Comparables(msgspec.Struct, frozen=True):
     """``rule`` states which growths these are, ``best`` is the id of the best one and ``best_rule`` why it is.
 
-    ``alike`` is False where nothing tells which growths belong together: then they are offered, but make no band.
+    ``alike`` is False if neither sample nor recipe shows which growths belong together: they are then offered, but make
+    no band.
     """
 
     rule: str

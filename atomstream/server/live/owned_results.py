@@ -235,7 +235,7 @@ class OwnedResults(StreamResults):
         """Copy to the store what has changed after the end of the analysis, such as the list of lost chunks.
 
         Raises:
-            StoreUnavailableError, BusUnavailableError: it may be repeated.
+            StoreUnavailableError, BusUnavailableError: the service can't be reached; the call may be repeated.
             OutdatedWriterError: another process owns the stream.
         """
         await self._in_thread(self._shared_archive.flush_metadata)

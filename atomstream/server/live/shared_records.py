@@ -137,11 +137,12 @@ class SharedWriter:
                 self._append(part)
 
     def check(self) -> None:
-        """Return if no other process has appended: what this one writes elsewhere is then the newest.
+        """Return if no other process has appended: the objects that this process writes to the store are then the
+        newest.
 
         Raises:
             OutdatedWriterError: another process owns the stream by now, or this writer is closed.
-            BusUnavailableError: it is not known; it may be repeated.
+            BusUnavailableError: the bus can't be reached, so this is not known; the call may be repeated.
         """
         if self._closed.is_set():
             raise OutdatedWriterError(f"{self._subject} is closed.")

@@ -13,7 +13,8 @@ from atomstream.server.live.messages import AnalyzerBatch
 
 
 class StreamSettings(msgspec.Struct):
-    """Settings of an analyzer. ``state`` is what to continue from, None for a new analyzer."""
+    """Settings of an analyzer. ``state`` is the saved state from which the analysis continues, None for a new
+    analyzer."""
 
     fps: float
     rpm: float

@@ -295,9 +295,8 @@ class People:
         return key
 
     def rotate_key(self, actor: Actor, key_id: str, overlap_s: float = OVERLAP_S) -> NewKey:
-        """Make a new key like another one, which stays valid for ``overlap_s``.
-
-        If the old key expires, the new one has the same period of validity.
+        """Make a new key with the rights of an old one; the old key stays valid for ``overlap_s`` more seconds. If the
+        old key had a time of expiry, the new one is valid for the same period.
         """
         with self._changing(actor) as write:
             old = self._key(key_id)

@@ -27,7 +27,7 @@ class OutdatedWriterError(AtomstreamError):
 
 
 class BusUnavailableError(AtomstreamError):
-    """The log can't be reached at present. Whether an append was stored is then unknown; it may be repeated."""
+    """The log can't be reached at present. Whether an append was stored is then unknown; the append may be repeated."""
 
     retriable = True
 

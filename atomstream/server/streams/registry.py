@@ -126,10 +126,10 @@ class StreamRegistry:
                 self.damage.remove(data_id, note.file)
 
     async def delete_stored(self, data_id: str) -> None:
-        """Remove what a store has of a stream in :attr:`deleted`, as :meth:`delete` does for an open archive.
+        """Remove the objects of a stream in :attr:`deleted` from the store, as :meth:`delete` does for an open archive.
 
         Raises:
-            StoreUnavailableError: the store can't be reached; it may be repeated.
+            StoreUnavailableError: the store can't be reached; the call may be repeated.
         """
         await asyncio.to_thread(self._archives.delete_stored, data_id)
 
@@ -162,7 +162,7 @@ class StreamRegistry:
     async def current(self, data_id: str) -> StreamMetadata:
         """The metadata, read again where another server may have changed it; raises as :meth:`archive`.
 
-        While the store can't be reached, those that were read last.
+        While the store can't be reached, the metadata that were read last are returned.
         """
         archive = await self.archive(data_id)
         if archive.is_cache:

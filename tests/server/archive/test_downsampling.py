@@ -42,7 +42,7 @@ def test_merging_is_bucketing(times: int) -> None:
 
 
 def test_joining() -> None:
-    """Joined parts equal the whole; no parts give no buckets."""
+    """The joined buckets of two halves equal the buckets of the whole; an empty list gives no buckets."""
     values = noisy(640)
     parts = joined([bucketed(values[:320], 64), bucketed(values[320:], 64)])
     np.testing.assert_array_equal(parts.low, bucketed(values, 64).low)

@@ -48,7 +48,8 @@ def thin(archive: StreamArchive, wanted: Any) -> int:
 
 
 def test_zarr_reads_what_is_left(memory_path: Path) -> None:
-    """Kept frames are bit-equal under their numbers, others are the fill value; frame_kept tells which."""
+    """Kept frames are bit-equal under their numbers, others are the fill value; frame_kept shows which frames are
+    kept."""
     import xarray
     import zarr
 

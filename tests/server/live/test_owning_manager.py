@@ -106,7 +106,8 @@ async def test_what_was_written_during_the_deletion_is_removed(
 async def test_an_owner_that_never_had_it_open_removes_it_too(
     made: ClusterParts, analyst: OwningManager
 ) -> None:
-    """The first owner has died: the next one gets the notice of the deletion, and an orphan lies in the store."""
+    """The first owner was killed: the next one gets the notice of the deletion, and removes objects that the first one
+    left in the store."""
     made.server.shared.delete()
     made.store.put(f"streams/{ID}/frames.zarr/frames/c/7/0/0", b"late")
     await analyst.handle(DELETED)

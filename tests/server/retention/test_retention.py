@@ -96,7 +96,8 @@ async def test_frames_go_results_stay(serve: Serve) -> None:
 
 
 async def test_nothing_replaces_the_results_of_a_thinned_stream(serve: Serve) -> None:
-    """No analysis again: neither on request, nor for a calibration, a region, or a late chunk; each tells why."""
+    """No analysis again: neither on request, nor for a calibration, a region, or a late chunk; each refusal has the
+    reason."""
     server, data_id = await thinned_stream(serve)
     async with WireClient(server) as client:
         before = await analysis_status(client, data_id)
@@ -158,7 +159,7 @@ async def test_what_runs_or_is_read_is_left_alone(serve: Serve) -> None:
 
 
 async def test_a_backup_and_a_run_exclude_each_other(serve: Serve) -> None:
-    """While one of them works on the folder, the other one tells so and changes nothing."""
+    """While one of them works on the folder, the other one is refused with that reason and changes nothing."""
     from atomstream.errors import ConfigError
     from atomstream.server.upkeep.backup import back_up
 

@@ -111,7 +111,7 @@ def zarr_of(store: Path, data_id: str) -> Any:
 
 
 async def test_what_runs_anywhere_is_left_alone(tmp_path: Path, serve: Serve) -> None:
-    """A stream without an end, and one that some process analyses again, as the store tells."""
+    """A stream without an end, and one that some process analyses again, as the store shows."""
     a = await serve(store=str(tmp_path / "store"), api_key=KEY, retention=RULES)
     analysed_again = await a_stream(a)
     async with WireClient(a) as client:

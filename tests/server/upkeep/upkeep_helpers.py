@@ -69,11 +69,12 @@ def check_stream(folder: Path) -> set[int]:
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Raised at the point where the simulated process is killed."""
 
 
 class DyingFileSystem(FileSystem):
-    """The process ends before the n-th call that changes the disk; no later call does anything."""
+    """Simulates a process that is killed before the call number ``after`` that changes the disk; all later calls raise
+    too."""
 
     def __init__(self, after: int) -> None:
         self.left = after

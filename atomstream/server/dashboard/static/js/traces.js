@@ -15,7 +15,7 @@ const FIXED = [["specular_intensity", "Specular"], ["first_order_intensity", "Fi
 const MODES = ["time", "spectrum", "profile", "azimuths"];
 // A map reads up to 120 frames.
 const MAP_EACH_MS = 5000;
-/** The first view of a spectrum reaches so many times the frequency of the oscillations. */
+/** A spectrum is first shown up to this multiple of the frequency of the oscillations. */
 const HARMONICS = 8;
 
 export class Traces {
