@@ -142,8 +142,8 @@ class Loss:
     reason: str
 
 
-class StreamReport(TypedDict):
-    """The result of :meth:`finalize`: the number of chunks in each state.
+class ChunkCounts(TypedDict):
+    """Number of chunks of a stream in each state.
 
     ``chunks_spooled`` counts every accepted chunk; it equals ``chunks_uploaded + chunks_not_uploaded``, and
     ``chunks_not_uploaded`` equals ``chunks_failed + chunks_dropped + chunks_purged + chunks_pending``.
@@ -156,6 +156,11 @@ class StreamReport(TypedDict):
     chunks_purged: int
     chunks_not_uploaded: int
     chunks_pending: int
+
+
+class StreamReport(ChunkCounts):
+    """The result of :meth:`finalize`: the number of chunks in each state, and which are lost."""
+
     drained: bool
     closed: bool
     lost: list[tuple[int, str]]

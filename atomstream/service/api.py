@@ -113,9 +113,7 @@ class ServiceApi:
             protocol.STREAMS_PATH,
             body=payloads.pack(payloads.new_stream_body(new)),
         )
-        reply = await self._transport.call(call)
-        announced = reply.headers.get(ANNOUNCEMENT, "").strip() == ANNOUNCED
-        return CreatedStream(reply.parse(payloads.stream_id), announced)
+        return await self._created(call, payloads.stream_id)
 
     async def create_signals(self, new: NewSignalsBody) -> CreatedStream:
         """Create a stream of signals. Repeat this only after an error with ``never_sent`` True."""
@@ -125,9 +123,12 @@ class ServiceApi:
             protocol.SIGNALS_PATH,
             body=payloads.pack(payloads.new_signals_body(new)),
         )
+        return await self._created(call, payloads.signals_id)
+
+    async def _created(self, call: Call, id_of: Callable[[Json], str]) -> CreatedStream:
         reply = await self._transport.call(call)
         announced = reply.headers.get(ANNOUNCEMENT, "").strip() == ANNOUNCED
-        return CreatedStream(reply.parse(payloads.signals_id), announced)
+        return CreatedStream(reply.parse(id_of), announced)
 
     async def send_signals(self, body: bytes, *, several: bool, what: str) -> None:
         """Send a chunk of points, as JSON, of one channel or of ``several``. An equal repeat changes nothing."""

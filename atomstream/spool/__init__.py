@@ -10,7 +10,7 @@ from atomstream.spool.locks import load_locks
 from atomstream.spool.record import RecordHeader, WriteTime
 from atomstream.spool.record_store import SpooledChunk
 from atomstream.spool.recovery import DiskFailed, Quarantined, VerifyResult, verify_records
-from atomstream.spool.spool import ChunkCounts, Spool, SpooledStream, SpoolStatus, StreamStatus, count_chunks
+from atomstream.spool.spool import Spool, SpooledStream, SpoolStatus, StreamStatus, count_chunks
 from atomstream.spool.stream_spool import StreamSpool
 from atomstream.spool.stream_state import (
     Geometry,
@@ -22,7 +22,6 @@ from atomstream.spool.stream_state import (
 from atomstream.system.files import FileSystem
 
 __all__ = [
-    "ChunkCounts",
     "DiskFailed",
     "EntryKind",
     "FileSystem",

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
 
 from atomstream.config import SPOOL_MIN_FREE_BYTES, normalise_endpoint
 from atomstream.errors import SpoolError
-from atomstream.records import StreamSpec
+from atomstream.records import ChunkCounts, StreamSpec
 from atomstream.spool.adoption import adopt_streams
 from atomstream.spool.disk_errors import disk_errors
 from atomstream.spool.paths import (
@@ -41,18 +41,6 @@ from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import exposure_of, is_plain_file, make_private
 
 _log = get_logger("atomstream.spool")
-
-
-class ChunkCounts(TypedDict):
-    """Number of chunks in each state, with the names of the stream report."""
-
-    chunks_spooled: int
-    chunks_uploaded: int
-    chunks_dropped: int
-    chunks_failed: int
-    chunks_purged: int
-    chunks_not_uploaded: int
-    chunks_pending: int
 
 
 class StreamStatus(ChunkCounts):

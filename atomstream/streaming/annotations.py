@@ -49,13 +49,17 @@ async def send_mark(api: ResultsApi, data_id: str, event: dict[str, Json], annou
         StreamError: ``announced`` is False, so the server stores no events; nothing was sent.
         ServiceError: the server refused it or was not reached.
     """
+    _check_announced(announced, data_id, "stores no events", "; note the event elsewhere")
+    return await retrying(lambda: api.mark(data_id, event), attempts=ATTEMPTS)
+
+
+def _check_announced(announced: bool | None, data_id: str, lacks: str, advice: str = "") -> None:
     if announced is False:
         raise StreamError(
-            f"Stream {data_id} is on a server that stores no events (it did not announce itself as an atomstream "
-            "server). Nothing was sent, and the frames are not affected; note the event elsewhere.",
+            f"Stream {data_id} is on a server that {lacks} (it did not announce itself as an atomstream server). "
+            f"Nothing was sent, and the frames are not affected{advice}.",
             data_id=data_id,
         )
-    return await retrying(lambda: api.mark(data_id, event), attempts=ATTEMPTS)
 
 
 def check_rpm(rpm: float) -> float:
@@ -74,12 +78,7 @@ async def send_calibration(
         ServiceError: the server refused it or was not reached.
     """
     body = check_calibration(values)
-    if announced is False:
-        raise StreamError(
-            f"Stream {data_id} is on a server that accepts no calibration (it did not announce itself as an "
-            "atomstream server). Nothing was sent, and the frames are not affected.",
-            data_id=data_id,
-        )
+    _check_announced(announced, data_id, "accepts no calibration")
     # A repeated request is harmless: each one replaces the complete calibration.
     await retrying(lambda: api.calibrate(data_id, body), attempts=ATTEMPTS)
 
@@ -95,10 +94,5 @@ async def send_attributes(
         ServiceError: the server refused it or was not reached.
     """
     body = check_attributes(attributes)
-    if announced is False:
-        raise StreamError(
-            f"Stream {data_id} is on a server that stores no attributes (it did not announce itself as an "
-            "atomstream server). Nothing was sent, and the frames are not affected.",
-            data_id=data_id,
-        )
+    _check_announced(announced, data_id, "stores no attributes")
     await retrying(lambda: api.set_attributes(data_id, body), attempts=ATTEMPTS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,7 +42,7 @@ from atomstream.streaming.late_registration import (
     server_is_away,
 )
 from atomstream.streaming.recovery import SpoolRecovery, open_spool
-from atomstream.streaming.registration import register, register_signals
+from atomstream.streaming.registration import StreamRegistration, register, register_signals
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.signal_chunk import addressed, text_of_shard
 from atomstream.streaming.signal_request import SignalsRequest
@@ -126,21 +126,34 @@ class StreamingSession:
 
         If the server can't be reached, the stream gets a local id and is registered by its first upload.
         """
+        return (
+            await self._open(
+                register(self._api, request),
+                lambda: local_stream(request.checked(), self._settings.endpoint),
+            )
+        ).data_id
+
+    async def _open(
+        self,
+        registration: Awaitable[StreamRegistration],
+        local: Callable[[], tuple[StreamSpec, LateRegistration]],
+    ) -> StreamSpec:
+        """Register a stream and open it in the pipeline; ``local`` makes its local form, if the server is away."""
         try:
-            spec = (await register(self._api, request)).spec
+            spec = (await registration).spec
         except ServiceError as error:
             if self._settings.when_unreachable == "raise" or not server_is_away(error):
                 raise
-            return await self._initialize_locally(
-                *local_stream(request.checked(), self._settings.endpoint), error
-            )
+            return await self._open_locally(*local(), error)
         if self._settings.clock_sync:
             await self._clock.start()
         self._pipeline.open(spec, await self._claim_folder(spec))
         log.info("Stream %r is open: %s", spec.name, spec.data_id)
-        return spec.data_id
+        return spec
 
-    async def _initialize_locally(self, spec: StreamSpec, late: LateRegistration, error: ServiceError) -> str:
+    async def _open_locally(
+        self, spec: StreamSpec, late: LateRegistration, error: ServiceError
+    ) -> StreamSpec:
         """Open a stream under a local id. Without a spool it could be lost at the end of this process: raise."""
         spool, endpoint = self._spool, self._settings.endpoint
         if spool is None:
@@ -161,7 +174,7 @@ class StreamingSession:
         )
         if self._settings.clock_sync:
             await self._clock.start()
-        return spec.data_id
+        return spec
 
     async def _run_on_disk(self, call: Callable[[], T]) -> T:
         return await self._pipeline.run_on_disk(call)
@@ -172,23 +185,15 @@ class StreamingSession:
 
     async def initialize_signals(self, request: SignalsRequest) -> str:
         """Create a stream of signals on the server and open it in the pipeline; returns its ``data_id``."""
-        try:
-            spec = (await register_signals(self._api, request)).spec
-        except ServiceError as error:
-            if self._settings.when_unreachable == "raise" or not server_is_away(error):
-                raise
-            return await self._initialize_locally(
-                *local_signals(request.checked(), self._settings.endpoint), error
-            )
-        if self._settings.clock_sync:
-            await self._clock.start()
-        self._pipeline.open(spec, await self._claim_folder(spec))
+        spec = await self._open(
+            register_signals(self._api, request),
+            lambda: local_signals(request.checked(), self._settings.endpoint),
+        )
         if request.marks and not spec.announced:
             log.warning(
                 "Stream %s: this server does not support rules for marks; the points are sent without them.",
                 spec.data_id,
             )
-        log.info("Stream of signals %r is open: %s", spec.name, spec.data_id)
         return spec.data_id
 
     async def _claim_folder(self, spec: StreamSpec) -> StreamSpool | None:

@@ -17,6 +17,7 @@ from atomstream.results import UNITS
 from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.downsampling import F64, FINE, ColumnReader, column_files, fitting
 from atomstream.server.context import context_of
+from atomstream.server.http import requests
 from atomstream.server.http.access import access
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.people.rights import Right
@@ -167,16 +168,8 @@ def checked_names(names: Any) -> list[str]:
 
 def number(query: MultiMapping[str], name: str, default: float, low: float, high: float) -> float:
     """A number of the query between ``low`` and ``high``; raises HttpError 400."""
-    text = query.get(name, "")
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise HttpError(400, f"{name} must be a number from {low:g} to {high:g}; got {text[:32]!r}.")
-    return value
+    value = requests.number(query.get(name), name, low, high)
+    return default if value is None else value
 
 
 def brief(values: F64, digits: int = DIGITS) -> list[float]:

@@ -6,6 +6,8 @@ replies. docs/live_api.md describes them for other programs.
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Iterable
 from typing import Annotated, Any, TypeAlias
 
@@ -114,6 +116,22 @@ class AzimuthChanges(msgspec.Struct, frozen=True):
 
 
 # -- entries of the log ----------------------------------------------------------------------------------
+
+
+class NewMark(msgspec.Struct, frozen=True):
+    """An event that the user adds. ``time_ms_utc`` None means now; a repeat of an ``id`` adds nothing."""
+
+    kind: str
+    label: str
+    time_ms_utc: float | None = None
+    value: float | None = None
+    unit: str = ""
+    id: str | None = None
+
+    def entry(self) -> EventEntry:
+        """The entry for the log, with the time and the id that were left out."""
+        at = 1000.0 * time.time() if self.time_ms_utc is None else self.time_ms_utc
+        return EventEntry(self.id or str(uuid.uuid4()), self.kind, self.label, at, self.value, self.unit)
 
 
 class EventEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="what", tag="event"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -23,6 +21,7 @@ from atomstream.server.live.annotation_records import (
     EventChangeEntry,
     EventEntry,
     EventState,
+    NewMark,
     RegionRecord,
     RegionsEntry,
     SettingEntry,
@@ -101,25 +100,17 @@ class Annotations:
         self._log.append(entry, durable=True)
         self._note(entry)
 
-    def add_event(
-        self,
-        kind: str,
-        label: str,
-        time_ms_utc: float,
-        value: float | None,
-        event_id: str | None,
-        unit: str = "",
-    ) -> EventState:
+    def add_event(self, mark: NewMark) -> EventState:
         """Store an event and return it. If an event with this id is stored already, that one is returned.
 
         Raises:
             ConfigError: the stream has ``MAX_EVENTS`` events already.
         """
-        stored = self.book.state(event_id or "")
+        stored = self.book.state(mark.id or "")
         if stored is not None:
             return stored
         self.book.check_room()
-        entry = EventEntry(event_id or str(uuid.uuid4()), kind, label, time_ms_utc, value, unit)
+        entry = mark.entry()
         self.append(entry)
         return entry
 
@@ -208,22 +199,11 @@ class AnnotationWriter:
         self._notify = notify
         self._lock = asyncio.Lock()
 
-    async def mark(
-        self,
-        kind: str,
-        label: str,
-        time_ms_utc: float | None,
-        value: float | None,
-        event_id: str | None,
-        unit: str = "",
-    ) -> Event:
+    async def mark(self, mark: NewMark) -> Event:
         """Store and publish an event; returns it. A repeat of its id changes nothing."""
-        at = 1000.0 * time.time() if time_ms_utc is None else time_ms_utc
         async with self._lock:
             before = len(self._annotations.entries)
-            state = await self._in_thread(
-                lambda: self._annotations.add_event(kind, label, at, value, event_id, unit)
-            )
+            state = await self._in_thread(lambda: self._annotations.add_event(mark))
             if len(self._annotations.entries) > before:
                 await self._publish(event_message(state, self._origin_ms()))
         self._notify()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
@@ -23,8 +21,8 @@ from atomstream.server.live.annotation_records import (
     AzimuthEntry,
     CalibrationEntry,
     CalibrationRecord,
-    EventEntry,
     EventState,
+    NewMark,
     RegionRecord,
     RegionsEntry,
     SettingEntry,
@@ -153,23 +151,14 @@ class ReplicatedResults(StreamResults):
         self._feed.notify()
         await self._announce(Notice(data_id=self.metadata.data_id, kind="inputs"))
 
-    async def mark(
-        self,
-        kind: str,
-        label: str,
-        time_ms_utc: float | None,
-        value: float | None,
-        event_id: str | None,
-        unit: str = "",
-    ) -> Event:
+    async def mark(self, mark: NewMark) -> Event:
         """Store an event; the process that analyses the stream publishes it. A repeat of its id has no effect."""
         await self.replica.catch_up_inputs()
         book = self._annotations.book
-        known = book.state(event_id or "")
+        known = book.state(mark.id or "")
         if known is None:
             book.check_room()
-            at = 1000.0 * time.time() if time_ms_utc is None else time_ms_utc
-            known = EventEntry(event_id or str(uuid.uuid4()), kind, label, at, value, unit)
+            known = mark.entry()
             await self._add(known, known.id)
             known = book.state(known.id) or known
         return as_event(known, self._archive.origin_unix_ms)

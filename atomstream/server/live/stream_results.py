@@ -24,6 +24,7 @@ from atomstream.server.live.annotation_records import (
     CalibrationRecord,
     EventState,
     LineRecord,
+    NewMark,
     RegionRecord,
 )
 from atomstream.server.live.annotations import Annotations, AnnotationWriter
@@ -131,17 +132,9 @@ class StreamResults(StoredResults):
 
     # -- annotations of the user -------------------------------------------------------------------------
 
-    async def mark(
-        self,
-        kind: str,
-        label: str,
-        time_ms_utc: float | None,
-        value: float | None,
-        event_id: str | None,
-        unit: str = "",
-    ) -> Event:
+    async def mark(self, mark: NewMark) -> Event:
         """Store an event, send it to readers and to the analysis; returns it. A repeat of its id changes nothing."""
-        return await self._writer.mark(kind, label, time_ms_utc, value, event_id, unit)
+        return await self._writer.mark(mark)
 
     async def correct_mark(self, event_id: str, version: int, changes: EventChanges) -> EventState:
         """Correct or delete version ``version`` of the user's event; returns what it is then.

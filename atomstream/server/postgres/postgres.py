@@ -18,6 +18,13 @@ from atomstream.server.postgres.reach import Reach, sql_state
 
 CONNECTIONS: Final = 5
 """Connections that each of the two engines keeps; as many more for a short time."""
+_POOL: Final[dict[str, Any]] = {
+    "pool_size": CONNECTIONS,
+    "max_overflow": CONNECTIONS,
+    "pool_timeout": 5,
+    "pool_pre_ping": True,
+    "pool_recycle": 1800,
+}
 LOCK_S: Final = 5
 """Longest wait for another writer in s. Less than the time-out of the drivers, which means a lost connection."""
 
@@ -85,11 +92,7 @@ def _async_engine(address: PostgresAddress) -> AsyncEngine:
     engine = create_async_engine(
         address.url("asyncpg"),
         connect_args=address.asyncpg_arguments(),
-        pool_size=CONNECTIONS,
-        max_overflow=CONNECTIONS,
-        pool_timeout=5,
-        pool_pre_ping=True,
-        pool_recycle=1800,
+        **_POOL,
     )
     _give_password(engine.sync_engine, address)
     return engine
@@ -99,11 +102,7 @@ def _engine(address: PostgresAddress) -> Engine:
     engine = create_engine(
         address.url("pg8000"),
         connect_args=address.pg8000_arguments(),
-        pool_size=CONNECTIONS,
-        max_overflow=CONNECTIONS,
-        pool_timeout=5,
-        pool_pre_ping=True,
-        pool_recycle=1800,
+        **_POOL,
     )
     _give_password(engine, address)
     return engine

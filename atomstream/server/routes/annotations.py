@@ -30,6 +30,7 @@ from atomstream.server.live.annotation_records import (
     CalibrationRecord,
     EventChangeEntry,
     EventState,
+    NewMark,
     RegionRecord,
 )
 from atomstream.server.live.event_book import (
@@ -106,9 +107,8 @@ async def mark_event(request: web.Request) -> web.Response:
     kind = wanted.kind or kind_of(wanted.label)
     _check(kind, wanted.label, wanted.value)
     try:
-        event = await results.mark(
-            kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.id, wanted.unit
-        )
+        mark = NewMark(kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.unit, wanted.id)
+        event = await results.mark(mark)
     except ConfigError as error:
         raise HttpError(409, str(error)) from None
     if results.mark_history(event.id)[-1].deleted:

@@ -23,6 +23,7 @@ from atomstream.server.archive.frame_runs import Numbers
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.disk_errors import log_failure
+from atomstream.server.live.annotation_records import NewMark
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.signals.alignment import AFTER_S, column_names, held
 from atomstream.server.signals.chunks import Points
@@ -199,9 +200,8 @@ class BesideFrames:
                         continue
                     done.add(name)
                     results = await self._results.of(data_id)
-                    await results.mark(
-                        rule.kind, rule.label, 1000.0 * at, None, str(uuid.uuid5(uuid.NAMESPACE_URL, name))
-                    )
+                    mark_id = str(uuid.uuid5(uuid.NAMESPACE_URL, name))
+                    await results.mark(NewMark(rule.kind, rule.label, 1000.0 * at, id=mark_id))
 
 
 def _joined(first: Points, second: Points) -> Points:

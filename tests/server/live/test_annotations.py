@@ -21,6 +21,7 @@ from atomstream.server.live.annotation_records import (
     CalibrationRecord,
     LineRecord,
     LostEntry,
+    NewMark,
     RegionsEntry,
     TimedEvent,
 )
@@ -290,7 +291,7 @@ def test_a_damaged_annotation_costs_no_later_one(tmp_path: Path) -> None:
     path = tmp_path / "inputs.log"
     annotations = Annotations(path)
     for number in range(5):
-        annotations.add_event("mark", f"mark {number}", 1000.0 * number, None, f"id-{number}")
+        annotations.add_event(NewMark("mark", f"mark {number}", 1000.0 * number, id=f"id-{number}"))
     annotations.close()
     raw = path.read_bytes()
     for at in range(0, len(raw), 3):
@@ -343,7 +344,7 @@ def test_the_recorded_log(tmp_path: Path) -> None:
     ]
     annotations.close()
     new = Annotations(tmp_path / "new" / "inputs.log")
-    new.add_event("shutter", "Ga open", 1_700_000_000_000.0, None, event.id)
+    new.add_event(NewMark("shutter", "Ga open", 1_700_000_000_000.0, id=event.id))
     new.append(RegionsEntry(regions))
     new.append(CalibrationEntry(calibration))
     new.append(AzimuthEntry("3", AzimuthChanges(label="[110]")))
@@ -371,13 +372,13 @@ def test_an_entry_of_another_shape_is_ignored(
     """It is logged and keeps its number; the annotations before and after it are used."""
     path = tmp_path / "inputs.log"
     annotations = Annotations(path)
-    annotations.add_event("note", "before", 1.0, None, None)
+    annotations.add_event(NewMark("note", "before", 1.0))
     annotations.close()
     log = RecordLog(path)
     log.append(stored)
     log.close()
     annotations = Annotations(path)
-    annotations.add_event("note", "after", 2.0, None, None)
+    annotations.add_event(NewMark("note", "after", 2.0))
     assert [event.label for event in annotations.events(None)] == ["before", "after"]
     assert isinstance(annotations.entries[1], LostEntry)
     assert len(annotations.for_analysis(1, 0.0)) == 1

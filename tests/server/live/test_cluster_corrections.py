@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from atomstream.server.live.annotation_records import NewMark
 from atomstream.server.live.event_book import EventChanges, EventConflictError
 from atomstream.server.live.messages import EventMessage
 from tests.live_helpers import growth
@@ -15,8 +16,8 @@ async def test_two_servers_correct_the_same_mark(tmp_path: Path) -> None:
     """One of them is refused, whatever both had seen; records and events are the same on all servers."""
     async with cluster_parts(tmp_path) as made:
         one, other = await made.replica("b"), await made.replica("c")
-        event = await one.mark("note", "x", 1.0, None, None)
-        await other.mark("note", "x", 1.0, None, event.id)  # the other server has seen it
+        event = await one.mark(NewMark("note", "x", 1.0))
+        await other.mark(NewMark("note", "x", 1.0, id=event.id))  # the other server has seen it
         found = await asyncio.gather(
             one.correct_mark(event.id, 1, EventChanges(label="by one")),
             other.correct_mark(event.id, 1, EventChanges(label="by other")),

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from atomstream.server.live.annotation_records import BoxRecord, CalibrationRecord
+from atomstream.server.live.annotation_records import BoxRecord, CalibrationRecord, NewMark
 from atomstream.server.live.messages import EndMessage, EventMessage, RegionsMessage
 from atomstream.server.live.shared_records import Position
 from atomstream.server.ports.stream_log import LogEntry, OutdatedWriterError
@@ -134,8 +134,8 @@ async def test_inputs_of_users_reach_the_analysis_and_all_servers(made: ClusterP
     """Events, regions and a calibration that one server takes are recorded by the owner, and shown by another."""
     await made.send(growth(), 0)
     owner, a, b = await made.owner("analyst"), await made.replica("a"), await made.replica("b")
-    event = await a.mark("note", "shutter", None, None, None)
-    assert (await a.mark("note", "again", None, None, event.id)).label == "shutter"
+    event = await a.mark(NewMark("note", "shutter"))
+    assert (await a.mark(NewMark("note", "again", id=event.id))).label == "shutter"
     await a.set_regions([BoxRecord("spot", 100.0, 100.0, 20.0, 20.0)])
     await a.calibrate(CalibrationRecord(layer_thickness_nm=0.4))
     async with asyncio.timeout(60):
@@ -161,7 +161,7 @@ async def test_a_bus_that_lost_everything_is_continued(made: ClusterParts) -> No
     owner = await made.owner("analyst")
     await owner.analysed(1)
     follower = await made.replica("a")
-    await follower.mark("note", "before", None, None, None)
+    await follower.mark(NewMark("note", "before"))
     seq = follower.seq
     for results in (owner, follower):
         await made.close(results)
@@ -170,7 +170,7 @@ async def test_a_bus_that_lost_everything_is_continued(made: ClusterParts) -> No
     await made.send(growth(), 2)
     owner, follower = await made.owner("analyst"), await made.replica("a")
     await owner.analysed(2)
-    await follower.mark("note", "after", None, None, None)
+    await follower.mark(NewMark("note", "after"))
     await owner.catch_up_inputs()
     await until(follower, owner.seq)
     assert owner.seq > seq

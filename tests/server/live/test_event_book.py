@@ -11,6 +11,7 @@ from atomstream.server.live.annotation_records import (
     CalibrationRecord,
     CorrectedEvent,
     EventEntry,
+    NewMark,
     TimedEvent,
 )
 from atomstream.server.live.annotations import Annotations
@@ -30,10 +31,10 @@ def test_a_correction_and_its_history_survive_a_restart(tmp_path: Path) -> None:
     """What an event is now, what it was, and what an analyzer needs of it are the same after a restart."""
     path = tmp_path / "inputs.log"
     annotations = Annotations(path)
-    annotations.add_event("note", "Ga opne", 1000.0, None, "a")
+    annotations.add_event(NewMark("note", "Ga opne", 1000.0, id="a"))
     annotations.correct_event("a", 1, EventChanges(label="Ga open", kind="shutter"))
     annotations.correct_event("a", 2, EventChanges(value=580.0, unit="°C"))
-    annotations.add_event("note", "gone", 2000.0, None, "b")
+    annotations.add_event(NewMark("note", "gone", 2000.0, id="b"))
     annotations.correct_event("b", 1, EventChanges(deleted=True))
     for again in range(2):
         (event,) = annotations.events(0.0)
@@ -116,7 +117,7 @@ def test_a_correction_holds_without_what_is_damaged_before_it(tmp_path: Path) ->
     """A flipped bit in the log costs one entry: a later correction has the complete content."""
     path = tmp_path / "inputs.log"
     annotations = Annotations(path)
-    annotations.add_event("note", "one", 1000.0, None, "a")
+    annotations.add_event(NewMark("note", "one", 1000.0, id="a"))
     annotations.correct_event("a", 1, EventChanges(label="two"))
     annotations.correct_event("a", 2, EventChanges(label="three"))
     annotations.close()
