@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +14,9 @@ from atomstream.config import resolve_spool_dir
 from atomstream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from atomstream.record.capture import CapturePlan
-    from atomstream.record.recording import RecordingRequest
-    from atomstream.record.settings import RecorderSettings
+    from atomstream.cli.record_run import RecordPlan
 
 _UNITS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}
-
-
-@dataclass(frozen=True, slots=True)
-class RecordPlan:
-    """What the command was asked to do; ``request`` is given if it records at once."""
-
-    settings: RecorderSettings
-    capture: CapturePlan | None
-    request: RecordingRequest | None
-    name: str
-    port: int
-    open_page: bool
-    seconds: float | None
 
 
 @click.command()
@@ -94,6 +78,7 @@ def record(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
 def _plan(endpoint: str | None, api_key: str | None, arguments: dict[str, Any]) -> RecordPlan:
     from platformdirs import user_state_path
 
+    from atomstream.cli.record_run import RecordPlan
     from atomstream.record.capture import CapturePlan
     from atomstream.record.recording import RecordingRequest
     from atomstream.record.settings import RecorderSettings

@@ -8,16 +8,18 @@ import signal
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode
-from atomstream.cli.record import RecordPlan
 from atomstream.login import NO_SERVER
+from atomstream.record.capture import CapturePlan
 from atomstream.record.recorder import Recorder
+from atomstream.record.recording import RecordingRequest
 from atomstream.record.recordings_log import RecordingEntry
+from atomstream.record.settings import RecorderSettings
 from atomstream.record.snapshot import clock_text, snapshot, span_text, state_line
 from atomstream.record.states import RecorderState
 from atomstream.record.web.app import listen, serving, url_of
@@ -32,6 +34,19 @@ FROM_FIRST_FRAME_S: Final = 1e6
 
 QUIET_LOGGERS: Final = ("atomstream.forecast", "atomstream.frames", "atomstream.service.clock")
 """Loggers whose messages are hidden: the page and the line in the terminal show the same facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPlan:
+    """What the command was asked to do; ``request`` is given if it records at once."""
+
+    settings: RecorderSettings
+    capture: CapturePlan | None
+    request: RecordingRequest | None
+    name: str
+    port: int
+    open_page: bool
+    seconds: float | None
 
 
 def run_record(plan: RecordPlan) -> int:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from atomstream.client.blocking_client import Client
+from atomstream.client.lazy_frames import in_pieces
 from atomstream.errors import ConfigError
 from atomstream.optional import load
 
 if TYPE_CHECKING:
     import xarray
 
-PIECE_BYTES: Final = 64 << 20
-"""Pixels in a piece: whole chunks of the stream, because each part of a chunk costs a look-up in its index."""
 KEPT: Final = "frame_kept"
 
 
@@ -99,19 +97,7 @@ def _from_disk(group: Path) -> xarray.Dataset:
     return opened if received.all() else opened.isel(time=np.flatnonzero(received))  # type: ignore[no-any-return] # xarray is imported at run time
 
 
-def in_pieces(frames: xarray.DataArray, chunk_size: int) -> xarray.DataArray:
-    """The frames as a dask array of whole chunks of the stream; unchanged where dask is not installed."""
-    try:
-        load("dask", "", "")
-    except ImportError:
-        return frames
-    nbytes = chunk_size * math.prod(frames.shape[1:]) * frames.dtype.itemsize
-    return frames.chunk({"time": chunk_size * max(1, PIECE_BYTES // max(nbytes, 1))})
-
-
 def _from_server(data_id: str, api_key: str | None, endpoint: str | None) -> xarray.Dataset:
-    from atomstream.client.blocking_client import Client
-
     client = Client(api_key, endpoint)
     try:
         opened = client.get(data_id).to_xarray()
@@ -120,29 +106,3 @@ def _from_server(data_id: str, api_key: str | None, endpoint: str | None) -> xar
         raise
     opened.set_close(client.close)
     return opened
-
-
-def lazy_frames(
-    source: Any, numbers: np.ndarray[Any, Any], attributes: Mapping[str, Any]
-) -> xarray.DataArray:
-    """The frames ``numbers`` of ``source`` (see :class:`LazyFrames`) as a DataArray that reads what is used."""
-    xarray = load("xarray", "to_xarray", "frames")
-    indexing = load("xarray.core.indexing", "to_xarray", "frames")
-
-    class Frames(xarray.backends.BackendArray):  # type: ignore[misc, name-defined] # xarray is imported at run time
-        """Reads rows of ``source``."""
-
-        shape = (len(numbers), *source.shape[1:])
-        dtype = source.dtype
-
-        def __getitem__(self, key: Any) -> Any:
-            outer = indexing.IndexingSupport.OUTER
-            return indexing.explicit_indexing_adapter(key, self.shape, outer, self._read)
-
-        def _read(self, key: tuple[Any, ...]) -> Any:
-            read = source[np.atleast_1d(numbers[key[0]])]
-            read = read[:, :, key[2]][:, key[1]]
-            return read if np.ndim(numbers[key[0]]) else read[0]
-
-    variable = xarray.Variable(("time", "y", "x"), indexing.LazilyIndexedArray(Frames()), attributes)
-    return xarray.DataArray(variable)  # type: ignore[no-any-return] # xarray is imported at run time

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from atomstream import html
 from atomstream.client.async_client import AsyncClient
-from atomstream.client.dataset import in_pieces, lazy_frames
+from atomstream.client.lazy_frames import in_pieces, lazy_frames
 from atomstream.client.stream_entry import StreamEntry
 from atomstream.errors import NotFoundError
 from atomstream.long_names import long_name_of

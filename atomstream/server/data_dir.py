@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -118,7 +117,7 @@ def set_aside_foreign(data_dir: Path, note: Callable[[str, str], None]) -> None:
             number += 1
         try:
             LOCAL.make_folder(folder, durable=False, inside=data_dir)
-            os.rename(path, target)
+            LOCAL.rename(path, target)
         except OSError as error:
             raise ConfigError(f"{path} is not a file and can't be moved away: {error.strerror}.") from None
         note(name, f"something else had this name; it was moved to {SET_ASIDE}/{target.name}")

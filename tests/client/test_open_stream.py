@@ -122,7 +122,7 @@ def test_frames_are_read_in_whole_chunks(tmp_path: Path, monkeypatch: pytest.Mon
     for index in range(3):
         commit(archive, index)
     assert open_stream(archive.folder)["frames"].chunks == ((12,), (5,), (6,))
-    monkeypatch.setattr("atomstream.client.dataset.PIECE_BYTES", 1)
+    monkeypatch.setattr("atomstream.client.lazy_frames.PIECE_BYTES", 1)
     assert open_stream(archive.folder)["frames"].chunks == ((4, 4, 4), (5,), (6,))
     monkeypatch.setitem(sys.modules, "dask", None)
     lazy = open_stream(archive.folder)["frames"]

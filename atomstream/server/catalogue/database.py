@@ -313,7 +313,7 @@ def _clear_name(path: Path) -> None:
         number = 1
         while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
             number += 1
-        path.rename(aside)
+        LOCAL.rename(path, aside)
         log.warning(
             "%s is not a file; it was renamed to %s, and the catalogue is built again", path, aside.name
         )

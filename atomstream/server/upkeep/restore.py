@@ -6,10 +6,8 @@ While ``.restoring`` exists no server starts there. After an interruption the sa
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -175,8 +173,7 @@ def _read(read: Callable[[int], bytes]) -> bytes:
 
 def _move_into_place(work: Path, data_dir: Path, disk: FileSystem) -> None:
     for path in sorted(work.iterdir(), key=lambda path: path.name == _STREAMS):
-        os.replace(path, data_dir / path.name)
+        disk.rename(path, data_dir / path.name)
     disk.sync_folder(data_dir)
-    with suppress(FileNotFoundError):
-        os.rmdir(work)
+    disk.remove_folder(work)
     disk.sync_folder(data_dir)
