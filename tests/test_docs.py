@@ -105,6 +105,18 @@ def test_the_path_has_all_its_steps() -> None:
     assert numbers == list(range(1, len(STEPS) + 1))
 
 
+def test_the_map_of_the_packages_is_complete() -> None:
+    """``docs/development.md`` names each package of the client and of the server, and no path that does not exist."""
+    page = (DOCS / "development.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:atomstream|tests)/[\w/.]+)`", page))
+    parents = (REPO / "atomstream", REPO / "atomstream" / "server")
+    packages = {
+        init.parent.relative_to(REPO).as_posix() for top in parents for init in top.glob("*/__init__.py")
+    }
+    assert packages <= named
+    assert [path for path in sorted(named) if not (REPO / path).exists()] == []
+
+
 def test_no_comment_points_outside_the_repository() -> None:
     """Code and documents cite pages of this repository only."""
     outside = re.compile(r"\bDECISIONS,|\b(?:DECISIONS|PROMISES|DESIGN|PROTOCOL)\.md\b|\.\./shared\b|/work/")
