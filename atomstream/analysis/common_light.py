@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import signal
 
+from atomstream.analysis.filters import without_line
 from atomstream.analysis.pictures import correlation, dim_pixels
 from atomstream.analysis.shapes import Box
 from atomstream.results import F32, F64, Bool, Int
@@ -81,7 +81,7 @@ class CommonLight:
         """Why the last blocks allow no growth rate, "" if they do."""
         if len(self.samples) < MIN_SAMPLES or not (self.samples.mean(axis=0) > 0).all():
             return ""
-        spot, streaks, background = signal.detrend(self.samples / self.samples.mean(axis=0), axis=0).T
+        spot, streaks, background = without_line(self.samples / self.samples.mean(axis=0)).T
         change = float(spot.std())
         if change < MIN_CHANGE or min(streaks.std(), background.std()) <= 0:
             return ""

@@ -55,26 +55,29 @@ def order_heights(profiles: F64, x0: float, spacing: float, order: float, fwhm: 
     if near < 0.85 * fwhm:
         missing = np.full(len(profiles), np.nan)
         return Heights(missing, missing)
-    inner, outer = (
-        0.5 * (window_mean(profiles, centre - d, half) + window_mean(profiles, centre + d, half))
-        for d in (near, far)
-    )
+    places = centre + np.array([0.0, -near, near, -far, far])
+    top, inner_left, inner_right, outer_left, outer_right = window_means(profiles, places, half).T
+    inner, outer = 0.5 * (inner_left + inner_right), 0.5 * (outer_left + outer_right)
     background = inner if denominator == 1 else (inner * far**2 - outer * near**2) / (far**2 - near**2)
-    return Heights(window_mean(profiles, centre, half) - background, np.abs(background - inner) / 3.0)
+    return Heights(top - background, np.abs(background - inner) / 3.0)
 
 
-def window_mean(profiles: F64, centre: float, half: float) -> F64:
-    """Return the mean of profiles (N, W) over centre ± half (px) with fractional edges; NaN outside the picture."""
-    low, high = centre - half + 0.5, centre + half + 0.5  # pixel i covers [i, i + 1) of this axis
-    width = profiles.shape[1]
-    if low < 0 or high > width:
-        return np.full(len(profiles), np.nan)
-    first, last = int(low), min(width - 1, int(high))
-    weight = np.ones(last - first + 1)
-    weight[0] -= low - first
-    weight[-1] -= last + 1 - high
-    mean: F64 = profiles[:, first : last + 1] @ weight / weight.sum()
-    return mean
+def window_means(profiles: F64, centres: F64, half: float) -> F64:
+    """Return the means (N, K) of profiles (N, W) over centres (K,) ± half (px) with fractional edges.
+
+    NaN outside the picture. Differences of running sums: one call for all windows takes as long as one window.
+    """
+    count, width = profiles.shape
+    edges = centres + np.array([[-half], [half]]) + 0.5  # pixel i covers [i, i + 1) of this axis
+    outside = (edges[0] < 0) | (edges[1] > width)
+    edges[:, outside] = 0.0
+    sums = np.zeros((count, width + 1))
+    np.cumsum(profiles, axis=1, dtype=np.float64, out=sums[:, 1:])
+    pixels = np.minimum(edges.astype(np.intp), width - 1)
+    low, high = np.moveaxis(sums[:, pixels] + (edges - pixels) * profiles[:, pixels], 1, 0)
+    means: F64 = (high - low) / (2.0 * half)
+    means[:, outside] = np.nan
+    return means
 
 
 def _denominator(order: float) -> int:

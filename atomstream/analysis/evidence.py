@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import signal
 
 from atomstream.analysis import varpro
+from atomstream.analysis.filters import exponential_mean
 from atomstream.analysis.linear_part import Model
 from atomstream.analysis.varpro import Window, downsampled
 from atomstream.results import F64
@@ -100,7 +100,7 @@ def _innovations(y: F64) -> float:
     """
     errors = []
     for gain in GAINS:
-        level, _ = signal.lfilter([gain], [1.0, gain - 1.0], y, zi=[0.0])
+        level = exponential_mean(y, gain)
         errors.append(float(((y[1:] - level[:-1]) ** 2).mean()))
     return min(errors)
 

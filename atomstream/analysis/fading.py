@@ -33,7 +33,7 @@ LONGEST_FADE_S = 60.0
 roughens loses its spots in minutes."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class BrightPictures:
     """Pictures (P,) of steady light: mean of the newest, slow mean, variance about it. ``gain``: level of the light."""
 

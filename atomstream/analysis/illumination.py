@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -256,7 +257,9 @@ class IlluminationTracker:
         if bright is None:
             return None
         new = _light_factor(bright.reference, picture, bright.variance, self.saturation)
-        old = _light_factor(bright.reference, bright.steady, bright.variance, self.saturation)
+        if bright not in _BRIGHT:  # these pictures are compared with each block for some seconds
+            _BRIGHT[bright] = _light_factor(bright.reference, bright.steady, bright.variance, self.saturation)
+        old = _BRIGHT[bright]
         return new / old if new is not None and old else None
 
     def _go_dark(self) -> None:
@@ -370,6 +373,10 @@ class IlluminationTracker:
         self.pictures = self.pictures[drop:]
         self.done, self.searched = self.done - drop, self.searched - drop
         self.steps = [step - drop for step in self.steps]
+
+
+_BRIGHT: WeakKeyDictionary[BrightPictures, float | None] = WeakKeyDictionary()
+"""The light of bright pictures, relative to their slow mean."""
 
 
 def _is_stronger(change: F64, jump: F64, i: int, j: int) -> bool:

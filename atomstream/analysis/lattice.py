@@ -95,33 +95,35 @@ def locate_peak(profile: F64, guess: float, fwhm: float, noise: float) -> Peak |
     """
     sigma = max(0.8, 0.42 * fwhm)
     reach = math.ceil(3.0 * sigma)
+    places = np.arange(2 * reach + 1)
     x = guess
     for _ in range(8):
         first = round(x) - reach
         if first < 0 or round(x) + reach >= len(profile):
             return None
-        pixels = np.arange(first, first + 2 * reach + 1)
         window = profile[first : first + 2 * reach + 1]
-        window = window - ramp(0.5 * (window[0] + window[1]), 0.5 * (window[-2] + window[-1]), len(window))
-        offset = pixels - x
-        kernel = np.exp(-0.5 * (offset / sigma) ** 2)
+        window = window - ramp(0.5 * (window[0] + window[1]), 0.5 * (window[-2] + window[-1]), places)
+        offset = places + (first - x)
+        kernel = np.exp((-0.5 / sigma**2) * offset * offset)
         weight = float(kernel @ window)
         if weight <= 0:
             return None
-        step = 2.0 * float((kernel * offset) @ window) / weight
+        slope = kernel * offset
+        step = 2.0 * float(slope @ window) / weight
         x += min(sigma, max(-sigma, step))
         if abs(x - guess) > max(1.5, 0.6 * fwhm):
             return None
         if abs(step) < 1e-4:
             break
-    error = 1e-3 + 2.0 * noise * math.sqrt(float((kernel * offset) @ (kernel * offset))) / weight
+    error = 1e-3 + 2.0 * noise * math.sqrt(float(slope @ slope)) / weight
     return Peak(x, error, weight / float(kernel @ kernel))
 
 
-def ramp(first: float, last: float, count: int) -> F64:
-    """Return the same values as ``np.linspace``, bit for bit, without its checks, which took half the time of a
-    search."""
-    values: F64 = np.arange(count) * ((last - first) / (count - 1)) + first
+def ramp(first: float, last: float, places: Int) -> F64:
+    """Return the same values as ``np.linspace`` at the ``places`` 0, 1, 2 ..., bit for bit, without its checks, which
+    took half the time of a search.
+    """
+    values: F64 = places * ((last - first) / (len(places) - 1)) + first
     values[-1] = last
     return values
 

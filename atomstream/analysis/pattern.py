@@ -8,8 +8,9 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, signal
+from scipy import ndimage
 
+from atomstream.analysis.maxima import find_maxima
 from atomstream.analysis.pictures import correlation
 from atomstream.records import Frames
 from atomstream.results import F32, F64
@@ -241,10 +242,8 @@ def find_spacing(profile: F64, x0: float, fwhm: float) -> float | None:
     """
     level = profile - ndimage.minimum_filter1d(ndimage.uniform_filter1d(profile, 3), max(9, round(8 * fwhm)))
     noise = 1.4826 * float(np.median(np.abs(np.diff(profile)))) / math.sqrt(2.0) + 1e-9
-    peaks, found = signal.find_peaks(
-        level, prominence=max(5.0 * noise, 0.02 * float(level.max())), distance=3
-    )
-    offsets, heights = peaks - x0, found["prominences"]
+    peaks, heights = find_maxima(level, max(5.0 * noise, 0.02 * float(level.max())), distance=3)
+    offsets = peaks - x0
     pairs: list[tuple[float, float]] = []
     for offset, height in zip(offsets, heights, strict=True):
         if offset > 1.5 * fwhm:

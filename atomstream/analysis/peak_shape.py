@@ -15,6 +15,9 @@ from scipy.optimize import leastsq
 from atomstream.analysis.calibration import Calibration
 from atomstream.results import F64, Measurement, measured, undetermined
 
+MAX_STEPS = 40
+"""Largest number of steps of a fit; most need ten."""
+
 
 @dataclass(frozen=True, slots=True)
 class Width:
@@ -62,7 +65,12 @@ def fit_peak(profile: F64, centre: float, fwhm: float, reach: float | None = Non
         # The last row is a weak prior on the Lorentzian share, which a clipped or square peak does not determine.
         return np.append(_model(p, x) - y / scale, 0.003 * p[2])
 
-    found, covariance, info, _, status = leastsq(residuals, start, full_output=True, maxfev=200)
+    def slopes(p: F64) -> F64:
+        return np.append(_slopes(p, x), np.array([[0.0], [0.0], [0.003], [0.0], [0.0], [0.0]]), axis=1)
+
+    found, covariance, info, _, status = leastsq(
+        residuals, start, Dfun=slopes, col_deriv=True, full_output=True, maxfev=MAX_STEPS
+    )
     if status not in (1, 2, 3, 4) or np.ndim(covariance) != 2:
         return None
     total, share = math.exp(min(found[1], 20.0)), _share(found[2])
@@ -115,3 +123,21 @@ def _model(p: F64, x: F64) -> F64:
     peak = share / (1.0 + reduced**2) + (1.0 - share) * np.exp(-math.log(2.0) * np.minimum(reduced**2, 700.0))
     result: F64 = p[3] * peak + p[4] + p[5] * x / len(x)
     return result
+
+
+def _slopes(p: F64, x: F64) -> F64:
+    """Return the derivatives (6, N) of :func:`_model` by its parameters."""
+    width, share = math.exp(min(p[1], 20.0)), _share(p[2])
+    reduced = 2.0 * (x - p[0]) / width
+    square = reduced**2
+    lorentz = 1.0 / (1.0 + square)
+    gauss = np.exp(-math.log(2.0) * np.minimum(square, 700.0))
+    bend = (-2.0 * p[3]) * reduced * (share * lorentz**2 + (1.0 - share) * math.log(2.0) * gauss)
+    slopes = np.empty((6, len(x)))
+    slopes[0] = bend * (-2.0 / width)
+    slopes[1] = bend * -reduced
+    slopes[2] = (p[3] * share * (1.0 - share)) * (lorentz - gauss)
+    slopes[3] = share * lorentz + (1.0 - share) * gauss
+    slopes[4] = 1.0
+    slopes[5] = x / len(x)
+    return slopes

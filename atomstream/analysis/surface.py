@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.diffraction_orders import FRACTIONS, FractionalOrderDetector, Heights, order_heights
 from atomstream.analysis.lattice import StreakComb, fit_comb, profile_noise, reciprocal_spacing
+from atomstream.analysis.maxima import find_maxima
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width, coherence_length, fit_width
 from atomstream.analysis.pictures import correlation
@@ -49,7 +50,7 @@ def spottiness(column: F64, noise: float) -> Measurement:
     if last - first < 16:
         return undetermined("the streaks are too short for spottiness", "1")
     part = ndimage.gaussian_filter1d(column[first:last], 1.5)
-    tops, _ = signal.find_peaks(part, prominence=max(4.0 * noise, 0.04 * peak), distance=4)
+    tops, _ = find_maxima(part, max(4.0 * noise, 0.04 * peak), distance=4)
     if len(tops) < 2:
         return measured(0.0, _error(noise, peak), "1")
     return measured(_repeat_strength(part, tops), _error(noise, float(part[tops].min())), "1")

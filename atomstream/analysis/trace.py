@@ -13,8 +13,8 @@ from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy import signal
 
+from atomstream.analysis.filters import lowpass_taps
 from atomstream.analysis.timestamps import FrameClock, corrected_times
 from atomstream.results import F64
 
@@ -34,8 +34,7 @@ def taps_for(decimation: int) -> F64:
     if decimation == 1:
         return np.ones(1)
     count = 16 * decimation + 1
-    taps: F64 = signal.firwin(count, 0.8 / decimation, window="hann")
-    return taps
+    return lowpass_taps(count, 0.8 / decimation)
 
 
 @dataclass(slots=True)

@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import signal
 from scipy.optimize import leastsq
 
+from atomstream.analysis.filters import lowpass_taps
 from atomstream.analysis.linear_part import LinearPart, Model
 from atomstream.results import F64
 
@@ -337,7 +337,7 @@ def _decimated(t: F64, y: F64, points: int) -> tuple[F64, F64]:
     factor = math.ceil(len(grid) / points)
     if factor <= 1:
         return grid, even
-    taps = signal.firwin(8 * factor + 1, 0.8 / factor, window="hann")
+    taps = lowpass_taps(8 * factor + 1, 0.8 / factor)
     half = len(taps) // 2
     smooth = np.convolve(even, taps, mode="valid")
     return grid[half : len(grid) - half : factor][: len(smooth[::factor])], smooth[::factor]

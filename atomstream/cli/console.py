@@ -151,8 +151,11 @@ console = Console()
 TERMINAL_S: Final = 0.2
 """Interval of the live line in s."""
 
+FIRST_LOG_S: Final = 1.0
 LOG_S: Final = 5.0
-"""Interval of progress lines in s if stderr is not a terminal."""
+"""Time in s to the first progress line if stderr is not a terminal, and the longest interval after it: the intervals
+are doubled up to it.
+"""
 
 LOG_WIDTH: Final = 80
 """Longest progress line if stderr is not a terminal."""
@@ -194,7 +197,10 @@ class Progress:
 
     def _watch(self) -> None:
         terminal = self._console.is_terminal
-        while not self._stop.wait(TERMINAL_S if terminal else LOG_S):
+        interval_s = TERMINAL_S if terminal else FIRST_LOG_S
+        while not self._stop.wait(interval_s):
+            if not terminal:
+                interval_s = min(2.0 * interval_s, LOG_S)
             line = self._line(self._streamer.stats())
             (self._console.show_live if terminal else self._console.write)(line)
 

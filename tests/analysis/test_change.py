@@ -70,19 +70,19 @@ def test_a_small_change_is_found_after_a_restart(restarted: bool) -> None:
 
 def test_roughening_is_a_change() -> None:
     """A change from streaks to spots is detected within three seconds and becomes a new cluster."""
-    answer = Film(18, roughening_at_s=10.0).analysed()
+    answer = Film(18, fps=30.0, roughening_at_s=10.0).analysed()
     changes = [e.time_s for e in answer.events if e.kind == "change"]
     assert len(changes) == 1
     assert 9 < changes[0] < 13
-    assert answer.frames["cluster_id"][-1] != answer.frames["cluster_id"][600]
+    assert answer.frames["cluster_id"][-1] != answer.frames["cluster_id"][150]
 
 
 def test_rate_of_false_alarms_is_as_stated() -> None:
     """White noise gives about one alarm per stated run length."""
     rng = np.random.default_rng(5)
     alarms, cusum = 0, Cusum()
-    for deviates in rng.normal(size=(40000, 3)):
-        if cusum.feed(deviates, 2000):
+    for deviates in rng.normal(size=(20000, 3)):
+        if cusum.feed(deviates, 1000):
             alarms += 1
             cusum.reset()
     assert 7 <= alarms <= 60

@@ -14,7 +14,7 @@ STILL = {"rate_ml_s": 0.0}
     "spec",
     [
         {"fps": 20.0, "hum": 0.07, "hum_hz": 59.3},
-        {"fps": 30.0, "hum": 0.07, "hum_hz": 60.3},
+        pytest.param({"fps": 30.0, "hum": 0.07, "hum_hz": 60.3}, marks=pytest.mark.campaign),
         {"fps": 20.0, "hum": 0.07, "hum_hz": 50.1, "gain": 0.25, "seed": 31},
         {"fps": 30.0, "shutter_period_s": 2.0, "height": 240, "width": 320, "seed": 31},
         {"fps": 20.0, "shutter_period_s": 3.0, "rpm": 15.0},

@@ -11,7 +11,9 @@ from tests.analysis.growth_helpers import Film, layer_trace
 @pytest.mark.parametrize(
     ("spec", "seconds"),
     [
-        ({"rate_ml_s": 0.2525, "tau_ml": 5.0, "growth_start_s": 3.0}, 16),
+        pytest.param(
+            {"rate_ml_s": 0.2525, "tau_ml": 5.0, "growth_start_s": 3.0}, 16, marks=pytest.mark.campaign
+        ),
         ({"rate_ml_s": 0.4, "growth_start_s": 2.0}, 14),
         ({"rate_ml_s": 0.2049, "rpm": 15.0, "tau_ml": 9.0, "growth_start_s": 3.0}, 30),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atomstream.analysis import analyze
-from atomstream.analysis.diffraction_orders import FractionalOrderDetector
+from atomstream.analysis.diffraction_orders import FractionalOrderDetector, window_means
 from tests.analysis.growth_helpers import Film
 from tests.paths import DATA
 
@@ -66,3 +66,16 @@ def test_half_orders_of_the_first_frame_are_no_event() -> None:
     assert not [e for e in answer.events if e.kind == "fractional_order"]
     assert answer.values["half_order_ratio"].value > 0.2
     assert not answer.values["half_order_ratio"].note
+
+
+def test_means_over_windows_with_fractional_edges() -> None:
+    """Each window is the mean of its pixels, those at its edges by their share; one that leaves the picture is NaN."""
+    profiles = np.random.default_rng(5).normal(50.0, 9.0, (3, 40))
+    centres, half = np.array([1.25, 7.0, 20.4, 38.0, 38.4, -0.2]), 1.75
+    fine = np.repeat(profiles, 100, axis=1)  # pixel i covers i - 0.5 to i + 0.5
+    for centre, means in zip(centres, window_means(profiles, centres, half).T, strict=True):
+        first, last = round(100 * (centre - half + 0.5)), round(100 * (centre + half + 0.5))
+        if first < 0 or last > fine.shape[1]:
+            assert np.isnan(means).all()
+        else:
+            np.testing.assert_allclose(means, fine[:, first:last].mean(axis=1), rtol=1e-12)

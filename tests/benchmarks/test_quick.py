@@ -14,6 +14,7 @@ import pytest
 from benchmarks import machine, runner
 from benchmarks.report import Goal, Row, table
 from benchmarks.runner import Plan
+from tests.cells import grid
 from tests.paths import REPO
 
 # Read here, because the environment of each test is cleaned. Empty omits the other program: a test installs nothing.
@@ -28,14 +29,15 @@ def plan() -> Iterator[Plan]:
         yield made
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "push_latency", "push_frame_jitter", "cameras", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
-        "host_gaps", "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink", "charts",
-        "spool_cost", "live_latency", "files",
-    ],
+NAMES = (
+    "push_latency", "push_frame_jitter", "cameras", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
+    "host_gaps", "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink", "charts", "spool_cost",
+    "live_latency", "files",
 )  # fmt: skip
+SLOW = ("push_frame_jitter", "many_streams", "slow_uplink", "spool_cost", "live_latency")
+
+
+@pytest.mark.parametrize("name", grid(NAMES, always=set(NAMES) - set(SLOW)))
 def test_it_runs(
     name: str, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,11 @@ class Running:
             if part in line:
                 return line
         raise AssertionError(f"ended without {part!r}: {''.join(self.output_lines)}")
+
+    def wait_for_frames(self) -> None:
+        """Wait for a line of progress with frames that were sent."""
+        while re.search(r"\b0(/\d+)? frames  ", self.wait_for("frames  ")):
+            pass
 
     def interrupt(self) -> None:
         """Send what Ctrl-C in its terminal would send."""

@@ -137,12 +137,12 @@ def test_a_watched_folder_is_streamed(server: ThreadedServer, env: dict[str, str
 def test_ctrl_c_ends_the_stream_of_a_camera(server: ThreadedServer, env: dict[str, str]) -> None:
     """After Ctrl-C every frame that was taken is stored, the stream has ended, and the exit code is 130."""
     with running("stream", *SMALL, "--chunk-size", "20", **env) as command:
-        command.wait_for("frames  ")
+        command.wait_for_frames()
         command.interrupt()
         assert command.end() == 130, command.text
     assert "all frames read before are stored" in command.text
     stored = archived(server)["frames"][:]
-    assert len(stored) > 20
+    assert len(stored) >= 20
     assert np.array_equal(stored, Simulator(GROWTH).frames(0, len(stored)))
 
 

@@ -50,7 +50,7 @@ def test_the_demo_prints_results_and_true_values(tmp_path: Path) -> None:
 def test_ctrl_c_verifies_the_frames_sent(tmp_path: Path) -> None:
     """Ctrl-C stops the camera; frames sent before are delivered and compared, and no server keeps running."""
     with running("demo", *SMALL, "--seconds", "60", "--data", tmp_path) as command:
-        command.wait_for("frames  ")
+        command.wait_for_frames()
         (child,) = psutil.Process(command.process.pid).children()
         command.interrupt()
         assert command.end() == 130, command.text

@@ -192,7 +192,7 @@ def test_ctrl_c_delivers_the_frames_read(server: ThreadedServer, env: dict[str, 
     frames = np.random.default_rng(1).integers(0, 256, (4000, 8, 9), np.uint8)
     np.save(tmp_path / "long.npy", frames)
     with running("stream", tmp_path / "long.npy", "--fps", "40", "--chunk-size", "20", **env) as command:
-        command.wait_for("frames  ")
+        command.wait_for_frames()
         command.interrupt()
         assert command.end() == 130, command.text
     assert "Interrupted: all frames read before are stored." in command.text
@@ -206,7 +206,7 @@ def test_a_second_ctrl_c_exits_at_once(server: ThreadedServer, env: dict[str, st
     """Without a server, a second Ctrl-C exits with 1 and reports what is not delivered."""
     np.save(tmp_path / "long.npy", np.zeros((4000, 8, 9), np.uint8))
     with running("stream", tmp_path / "long.npy", "--fps", "40", "--chunk-size", "20", **env) as command:
-        command.wait_for("frames  ")
+        command.wait_for_frames()
         server.stop()
         command.wait_for("kept")
         command.interrupt()
