@@ -70,7 +70,7 @@ async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, se
 async def test_a_finished_stream_is_calibrated(logged_in: Any, growth: Growth) -> None:
     """All results of an ended stream are computed again with the calibration, on the open page."""
     page = logged_in
-    await growth.show(page, 12.0)
+    await growth.show(page, 6.0)
     await growth.streamer.finalize(growth.data_id)
     await expect(page.locator("#status")).to_have_text("Complete")
     await page.reload()

@@ -32,7 +32,7 @@ async def test_the_pages_stay_below_the_prefix(browser: Any, serve: Serve, strip
         (cookie,) = await context.cookies()
         assert cookie["path"] == "/lab/rheed"
         async with Growth.begin(server) as growth:
-            await growth.push(8.0)
+            await growth.push(4.0)
             await page.get_by_role("link", name="Growth 001").click()
             await page.wait_for_url(f"{proxy.url}{growth.path}")
             await page.wait_for_function("() => document.body.dataset.link === 'up'")

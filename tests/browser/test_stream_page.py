@@ -52,7 +52,11 @@ async def range_of(page: Any) -> tuple[float, float]:
 
 
 async def test_the_page_follows_live(logged_in: Any, growth: Growth) -> None:
-    """Rate, image, charts and counts are shown, agree with the simulator, and update without a reload."""
+    """Rate, image, charts and counts are shown, agree with the simulator, and update without a reload.
+
+    At 1280 x 800 the digits of the rate are at least 60 px high, those of the uncertainty 26: readable from three
+    metres.
+    """
     page = logged_in
     await at_page(page, growth)
     await expect(page.locator("#rate-value")).to_have_text(NUMBER)
@@ -60,6 +64,9 @@ async def test_the_page_follows_live(logged_in: Any, growth: Growth) -> None:
     sigma = float((await page.locator("#rate-sigma").inner_text()).removeprefix("± "))
     assert abs(rate - SPEC["rate_ml_s"]) < max(0.02, 4 * sigma)
     await expect(page.locator("#rate-unit")).to_have_text("ML/s")
+    size = "id => 0.727 * parseFloat(getComputedStyle(document.getElementById(id)).fontSize)"
+    assert await page.evaluate(size, "rate-value") >= 60
+    assert await page.evaluate(size, "rate-sigma") >= 26
     await expect(page.locator(".chart canvas")).to_have_count(3)
     before = await frame_shown(page)
     _, end = await range_of(page)
@@ -82,18 +89,11 @@ async def test_undetermined_is_shown_with_its_reason(logged_in: Any, server: Liv
         await expect(logged_in.locator("#rate-unit")).to_have_text("")
 
 
-async def test_the_rate_is_large(logged_in: Any, growth: Growth) -> None:
-    """At 1280 x 800 the digits are at least 60 px high, those of the uncertainty 26: readable from three metres."""
-    page = logged_in
-    await at_page(page, growth, 4.0)
-    await expect(page.locator("#rate-value")).to_have_text(NUMBER)
-    size = "id => 0.727 * parseFloat(getComputedStyle(document.getElementById(id)).fontSize)"
-    assert await page.evaluate(size, "rate-value") >= 60
-    assert await page.evaluate(size, "rate-sigma") >= 26
+async def test_zoom(logged_in: Any, growth: Growth) -> None:
+    """A drag zooms in, loads finer data, and the range stays while new data arrive; a double click shows all.
 
-
-async def test_zoom_by_pointer(logged_in: Any, growth: Growth) -> None:
-    """A drag zooms in, loads finer data, and the range stays while new data arrive; a double click shows all."""
+    Plus and minus zoom, arrows move, 0 shows all, F follows; the wheel zooms at the pointer.
+    """
     page = logged_in
     await at_page(page, growth)
     whole = await range_of(page)
@@ -120,6 +120,28 @@ async def test_zoom_by_pointer(logged_in: Any, growth: Growth) -> None:
     await over.dblclick()
     await expect(page.get_by_role("button", name="Follow")).to_have_attribute("aria-pressed", "true")
     assert (await range_of(page))[0] == 0.0
+    await expect(page.locator("#range")).to_have_text(re.compile(r"– 0:14\.0$"))  # the newest data are there
+
+    def span(range_: tuple[float, float]) -> float:
+        return range_[1] - range_[0]
+
+    whole = await range_of(page)
+    await page.locator(".chart").first.focus()
+    await page.keyboard.press("+")
+    await page.keyboard.press("+")
+    closer = await range_of(page)
+    assert span(closer) < 0.5 * span(whole)
+    await page.keyboard.press("ArrowLeft")
+    moved = await range_of(page)
+    assert moved[0] < closer[0]
+    assert span(moved) == pytest.approx(span(closer), abs=0.2)
+    await page.keyboard.press("f")
+    assert (await range_of(page))[1] == pytest.approx(whole[1], abs=0.2)
+    await page.keyboard.press("0")
+    assert await range_of(page) == whole
+    await over.hover()
+    await page.mouse.wheel(0, -300)
+    assert span(await range_of(page)) < span(whole)
 
 
 async def test_a_drag_holds_the_time_under_the_pointer(logged_in: Any, growth: Growth) -> None:
@@ -138,33 +160,6 @@ async def test_a_drag_holds_the_time_under_the_pointer(logged_in: Any, growth: G
     await page.mouse.move(box["x"] + 0.5 * box["width"], y, steps=3)
     await page.mouse.up()
     assert await range_of(page) == pytest.approx((4.8, 6.0), abs=0.15)
-
-
-async def test_zoom_by_keys_and_wheel(logged_in: Any, growth: Growth) -> None:
-    """Plus and minus zoom, arrows move, 0 shows all, F follows; the wheel zooms at the pointer."""
-    page = logged_in
-    await at_page(page, growth)
-
-    def span(range_: list[float]) -> float:
-        return range_[1] - range_[0]
-
-    whole = await range_of(page)
-    await page.locator(".chart").first.focus()
-    await page.keyboard.press("+")
-    await page.keyboard.press("+")
-    closer = await range_of(page)
-    assert span(closer) < 0.5 * span(whole)
-    await page.keyboard.press("ArrowLeft")
-    moved = await range_of(page)
-    assert moved[0] < closer[0]
-    assert span(moved) == pytest.approx(span(closer), abs=0.2)
-    await page.keyboard.press("f")
-    assert (await range_of(page))[1] == pytest.approx(whole[1], abs=0.2)
-    await page.keyboard.press("0")
-    assert await range_of(page) == whole
-    await page.locator(".chart .u-over").first.hover()
-    await page.mouse.wheel(0, -300)
-    assert span(await range_of(page)) < span(whole)
 
 
 async def test_the_page_reconnects_after_a_restart(
