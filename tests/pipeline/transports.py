@@ -8,7 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from atomstream.config import ClientSettings
-from atomstream.pipeline.stream import StreamState
+from atomstream.pipeline.admission import PushRequest
+from atomstream.pipeline.pipeline import Pipeline
+from atomstream.pipeline.stream import StreamState, memory_needed
 from atomstream.pipeline.upload import Upload
 from atomstream.records import FrameMeta, Frames, Receipt, StreamSpec, Timestamp
 from atomstream.shard import decode_shard
@@ -83,3 +85,19 @@ async def drained(stream: StreamState) -> None:
 
 STAMP = Timestamp(0.0)
 META = FrameMeta()
+
+
+MakePipeline = Callable[..., Pipeline]
+ONE = memory_needed(4, 30)
+"""Bytes that are reserved for a chunk of ``frames()``."""
+
+
+def chunk_request(index: int | None, seed: int | None = None, **rest: object) -> PushRequest:
+    """A push of the chunk ``index``, with frames of ``seed``."""
+    return PushRequest(index, frames(index or 0 if seed is None else seed), STAMP, META, **rest)  # type: ignore[arg-type]
+
+
+async def push_all(pipeline: Pipeline, stream: StreamState, count: int) -> None:
+    """Push that many chunks."""
+    for k in range(count):
+        await pipeline.push(stream, chunk_request(k))

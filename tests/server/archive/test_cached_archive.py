@@ -8,8 +8,7 @@ import json
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,10 @@ from atomstream.errors import ConflictError
 from atomstream.index_ranges import IndexSet
 from atomstream.records import FrameMeta
 from atomstream.server.archive.archive_files import ArchiveDeletedError
-from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.shared_stream import SharedStream
-from atomstream.server.archive.small_arrays import SmallArray
-from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import ObjectMissingError, Store, StoreUnavailableError
 from tests.server.archive.archive_helpers import (
-    ABOUT,
     START_MS,
     body_of,
     claims_of,
@@ -36,65 +31,28 @@ from tests.server.archive.archive_helpers import (
     frames_of,
     read_zarr,
 )
+from tests.server.archive.shared_archives import (
+    SHARD,
+    Server,
+    UnreliableStore,
+    all_frames,
+    indices_of,
+    servers,
+)
 from tests.stores import s3_store
 
 if TYPE_CHECKING:
     from atomstream.cluster.engines import SeaweedFS
 
-Server = Callable[[str], CachedArchive]
-SHARD = "streams/one/frames.zarr/frames/c/{}/0/0"
-
-
-class _UnreliableStore(LocalStore):
-    """A folder that can become unreachable, as S3 can: ``left`` is the number of further requests that are answered."""
-
-    left: int | None = None
-
-    def _path(self, key: str) -> Path:
-        if self.left is not None:
-            if not self.left:
-                raise StoreUnavailableError("the store is unreachable", key)
-            self.left -= 1
-        return super()._path(key)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> _UnreliableStore:
-    return _UnreliableStore(tmp_path / "store")
-
-
-@pytest.fixture
-def server(store: Store, tmp_path: Path) -> Server:
-    """Opens the stream with the cache folder of the server of that name; the first one creates it."""
-    return _servers(store, tmp_path)
-
-
-def _servers(store: Store, folder: Path) -> Server:
-    shared = SharedStream(store, "one")
-    CachedArchive.create_shared(folder / "first" / "one", ABOUT, shared)
-    return _servers_of(store, folder)
-
-
-def _servers_of(store: Store, folder: Path) -> Server:
-    return lambda name: CachedArchive.open_shared(folder / name / "one", SharedStream(store, "one"))
-
-
-def _indices(text: str) -> IndexSet:
-    return IndexSet.parse(text, max_index=99)
-
-
-def _all_frames(*indices: int) -> Any:
-    return np.concatenate([frames_of(index) for index in indices])
-
 
 @pytest.fixture(params=["folder", "s3"])
 def any_server(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Iterator[Server]:
     if request.param == "folder":
-        yield _servers(store, tmp_path)
+        yield servers(store, tmp_path)
         return
     engine: SeaweedFS = request.getfixturevalue("s3_server")
     made = s3_store(engine, f"archive/{uuid.uuid4()}")
-    yield _servers(made, tmp_path)
+    yield servers(made, tmp_path)
     made.close()
 
 
@@ -112,8 +70,8 @@ def test_chunks_of_two_servers_are_one_stream(any_server: Server) -> None:
     assert a.follow() == []
     assert b.follow() == [2]
     for archive in (a, b, any_server("c")):
-        assert archive.stored() == _indices("0-2")
-        assert np.array_equal(archive.frames(0, 12), _all_frames(0, 1, 2))
+        assert archive.stored() == indices_of("0-2")
+        assert np.array_equal(archive.frames(0, 12), all_frames(0, 1, 2))
         assert np.array_equal(read_zarr(archive.folder, "chunk_frames"), [4, 4, 4])
 
 
@@ -128,7 +86,7 @@ def test_a_deleted_cache_is_filled_again(server: Server) -> None:
     times, ids = read_zarr(a.folder, "time"), read_zarr(a.folder, "frame_id")
     shutil.rmtree(a.folder)
     a = server("a")
-    assert a.stored() == _indices("0,2")
+    assert a.stored() == indices_of("0,2")
     assert a.missing_ranges() == [(1, 1)]
     assert np.array_equal(read_zarr(a.folder, "time"), times, equal_nan=True)
     assert np.array_equal(read_zarr(a.folder, "frame_id"), ids)
@@ -161,7 +119,7 @@ def test_a_damaged_object_is_replaced_by_the_next_upload(server: Server, store: 
     assert store.fetch(SHARD.format(0)) == raw
 
 
-def test_an_unreachable_store_leaves_nothing_half_stored(server: Server, store: _UnreliableStore) -> None:
+def test_an_unreachable_store_leaves_nothing_half_stored(server: Server, store: UnreliableStore) -> None:
     """An upload fails at each of its requests to the store, then succeeds; what is cached can be read all the time."""
     a = server("a")
     commit(a, 0)
@@ -170,18 +128,18 @@ def test_an_unreachable_store_leaves_nothing_half_stored(server: Server, store: 
         try:
             done = commit(a, 1)
         except StoreUnavailableError:
-            assert a.stored() == _indices("0")
+            assert a.stored() == indices_of("0")
             assert np.array_equal(a.frames(0, 4), frames_of(0))
             continue
         break
     assert not done.repeated or answered > 1
     store.left = 0
-    assert np.array_equal(a.frames(0, 8), _all_frames(0, 1))
+    assert np.array_equal(a.frames(0, 8), all_frames(0, 1))
     with pytest.raises(StoreUnavailableError):
         server("c")
 
 
-def test_a_stream_is_opened_with_all_chunks_or_not_at_all(server: Server, store: _UnreliableStore) -> None:
+def test_a_stream_is_opened_with_all_chunks_or_not_at_all(server: Server, store: UnreliableStore) -> None:
     """The store becomes unreachable after each of the requests of an opening: the folder keeps the times of all
     chunks."""
     a, b = server("a"), server("b")
@@ -200,8 +158,8 @@ def test_a_stream_is_opened_with_all_chunks_or_not_at_all(server: Server, store:
         break
     assert answered > 1
     store.left = None
-    assert opened.stored() == _indices("0-2")
-    assert np.array_equal(opened.frames(0, 12), _all_frames(0, 1, 2))
+    assert opened.stored() == indices_of("0-2")
+    assert np.array_equal(opened.frames(0, 12), all_frames(0, 1, 2))
 
 
 def test_a_chunk_whose_server_died_after_storing_it_is_there(server: Server, store: Store) -> None:
@@ -211,7 +169,7 @@ def test_a_chunk_whose_server_died_after_storing_it_is_there(server: Server, sto
     a_folder_before = server("a")  # has read chunk 0 only
     commit(b, 1)  # for "a" this equals a chunk of a process that died
     assert commit(a_folder_before, 1).repeated
-    assert server("a").stored() == _indices("0-1")
+    assert server("a").stored() == indices_of("0-1")
 
 
 def test_a_repeat_whose_first_attempt_failed_is_new_to_this_server(
@@ -252,14 +210,14 @@ def test_chunks_of_other_servers_are_reported_once_whoever_found_them(server: Se
     a.follow(all_chunks=True)
     commit(b, 2)
     a.finish()
-    assert a.pop_followed() == _indices("1-3")
+    assert a.pop_followed() == indices_of("1-3")
     assert not a.has_followed
     assert a.pop_followed() == IndexSet()
 
 
 def test_of_many_servers_one_stores_a_chunk(store: Store, tmp_path: Path) -> None:
     """Four servers receive one index with different frames at once: one is stored, and three are refused."""
-    server = _servers(store, tmp_path)
+    server = servers(store, tmp_path)
     archives = [server(f"s{number}") for number in range(4)]
     results: list[object] = []
 
@@ -331,8 +289,8 @@ def test_descriptions_of_two_servers_are_merged(server: Server) -> None:
     for archive in (a, b):
         assert archive.description["name"] == "Growth 002"
         assert archive.description["status"] == "success"
-    a.mark_lost(_indices("3"))
-    b.mark_lost(_indices("5-6"))
+    a.mark_lost(indices_of("3"))
+    b.mark_lost(indices_of("5-6"))
     assert b.about["lost"] == "3,5-6"
 
 
@@ -346,166 +304,3 @@ def test_a_deleted_stream_is_gone_on_all_servers(server: Server, store: Store, t
         b.update_about(name="x")
     with pytest.raises(ObjectMissingError):
         server("c")
-
-
-def _in_store(store: Store, name: str) -> Any:
-    """An array as zarr-python reads it from the store."""
-    import zarr
-    from zarr.storage import LocalStore as ZarrFolder
-    from zarr.storage import ObjectStore
-
-    if isinstance(store, LocalStore):
-        group = zarr.open_group(ZarrFolder(Path(store.name) / "streams/one/frames.zarr"), mode="r")
-    else:
-        group = zarr.open_group(ObjectStore(store._open_bucket), path="streams/one/frames.zarr", mode="r")
-    return np.asarray(group[name][:])
-
-
-def test_the_store_has_a_zarr_group_that_grows(server: Server, store: Store) -> None:
-    """After each copy, by whichever server, readers of the store see every chunk, and their times."""
-    a, b = server("a"), server("b")
-    for index, archive in enumerate((a, b, b, a)):
-        commit(archive, index)
-        archive.mirror()
-        assert np.array_equal(_in_store(store, "frames"), _all_frames(*range(index + 1)))
-        assert np.array_equal(_in_store(store, "chunk_frames"), [4] * (index + 1))
-        assert np.allclose(_in_store(store, "time"), np.arange(4 * (index + 1)) / 100)
-
-
-def test_no_copy_has_fewer_chunks_than_the_one_before(server: Server, store: Store) -> None:
-    """Two servers copy at once what each has: at the end the copy has the chunks of both."""
-    a, b = server("a"), server("b")
-    commit(a, 0)
-    commit(b, 1)
-
-    def copy(archive: CachedArchive) -> None:
-        for _ in range(5):
-            archive.flush_metadata()
-            archive.mirror()
-
-    threads = [threading.Thread(target=copy, args=(archive,)) for archive in (a, b)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert np.array_equal(_in_store(store, "chunk_frames"), [4, 4])
-
-
-def test_an_ended_stream_is_whole_in_the_store(server: Server, store: Store) -> None:
-    """Results and their records are copied at the end; a server without a cache has them."""
-    a = server("a")
-    commit(a, 0)
-    a.write_values("intensity", 0, np.arange(4, dtype=np.float32), attributes={"source": "analysis"})
-    (a.folder / "analysis").mkdir()
-    for name in ("results.log", "state", "running"):
-        (a.folder / "analysis" / name).write_bytes(name.encode())
-    a.finish()
-    b = server("b")
-    assert np.array_equal(read_zarr(b.folder, "intensity"), np.arange(4, dtype=np.float32))
-    assert [path.name for path in (b.folder / "analysis").iterdir()] == ["results.log"]
-    assert np.array_equal(_in_store(store, "intensity"), np.arange(4, dtype=np.float32))
-
-
-def test_arrays_of_results_stay_when_another_server_copies(server: Server, store: Store) -> None:
-    """One server analyses, and another one receives: readers of the store see the results, as long as the frames."""
-    a, analyst = server("a"), server("analyst")
-    commit(a, 0)
-    a.mirror()
-    analyst.follow()
-    analyst.write_values("intensity", 0, np.arange(4, dtype=np.float32), attributes={"source": "analysis"})
-    analyst.mirror()
-    for index in (1, 2):
-        commit(a, index)
-        a.mirror()
-        expected = [*range(4), *[np.nan] * 4 * index]
-        assert np.array_equal(_in_store(store, "intensity"), expected, equal_nan=True)
-        assert len(_in_store(store, "frames")) == 4 * index + 4
-
-
-def test_a_long_stream_opens_without_its_columns(server: Server, store: Store) -> None:
-    """No server has copied its columns: its times are read from all shards, of which one can't be read."""
-    a = server("a")
-    for index in range(70):
-        commit(a, index, frames_of(index, shape=(1, 1)))
-    store.put(SHARD.format(66), b"damaged")
-    b = server("b")
-    assert str(b.stored()) == "0-65,67-69"
-    assert np.array_equal(read_zarr(b.folder, "chunk_frames"), [4] * 66 + [0] + [4] * 3)
-    assert [note.file for note in b.files.damage.notes()] == ["frames.zarr/frames/c/66/0/0"]
-
-
-def test_marks_are_copied_while_the_stream_grows(server: Server, store: Store) -> None:
-    """Small arrays, which are replaced as a whole, are copied with the columns."""
-    a = server("a")
-    commit(a, 0)
-    for labels in (["shutter"], ["shutter", "anneal"]):
-        a.write_small([SmallArray("mark_label", "mark", labels, "label of a mark")])
-        a.flush_metadata()
-        a.mirror()
-        assert _in_store(store, "mark_label").tolist() == labels
-
-
-def test_results_of_the_analyst_are_not_replaced_by_older_ones(
-    server: Server, store: Store, tmp_path: Path
-) -> None:
-    """Another process analyses: a server whose folder has results from before its start leaves those in the store."""
-    analyst = server("analyst")
-    for index in range(2):
-        commit(analyst, index)
-    analyst.write_values("intensity", 0, np.arange(4, dtype=np.float32), attributes={"source": "analysis"})
-    analyst.finish()
-    shared = SharedStream(store, "one")
-    restarted = CachedArchive.open_shared(tmp_path / "restarted" / "one", shared, copies=False)
-    analyst.write_values("intensity", 4, np.arange(4, 8, dtype=np.float32))
-    analyst.finish()
-    restarted.finish()
-    restarted.mirror()
-    assert np.array_equal(_in_store(store, "intensity"), np.arange(8, dtype=np.float32))
-    analyst.finish()
-    assert np.array_equal(_in_store(store, "intensity"), np.arange(8, dtype=np.float32))
-
-
-class _WrittenMeanwhile(LocalStore):
-    """After ``left`` further requests for objects, ``write()`` is called once."""
-
-    left = -1
-    write: Callable[[], object]
-
-    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        self.left -= 1
-        if self.left == -1:
-            self.write()
-        return super().fetch(key, offset, length)
-
-
-def _write_results(owner: CachedArchive, number: int) -> None:
-    """All results of an ended stream, in version ``number``, which has one column more than the one before."""
-    for name in ("intensity", f"added_{number}"):
-        owner.write_values(name, 0, np.full(4, number, np.float32), attributes={"source": "analysis"})
-    for name in ("position", "checkpoint", "results.log", "profiles"):
-        (owner.folder / "analysis" / name).write_bytes(b"%d" % number * number)
-    owner.finish()
-
-
-def test_a_file_of_an_empty_cache_is_new_enough_for_the_others(tmp_path: Path) -> None:
-    """The owner stores newer results while a server copies them, at any moment.
-
-    The position states which records are in the files: those that follow it are applied to the columns again. A record
-    in the log is not, so its columns must be there.
-    """
-    for moment in (0, 1, 2, 3, 4, 7, 12):
-        store = _WrittenMeanwhile(tmp_path / f"store {moment}")
-        owner = _servers(store, tmp_path / f"{moment}")("owner")
-        (owner.folder / "analysis").mkdir()
-        commit(owner, 0)
-        _write_results(owner, 1)
-        store.write = partial(_write_results, owner, 2)
-        store.left = moment
-        opened = _servers_of(store, tmp_path / f"{moment}")("empty")
-        assert store.left < 0, "the owner was to write during the opening"
-        names = ("position", "checkpoint", "results.log", "profiles")
-        versions = [len((opened.folder / "analysis" / name).read_bytes()) for name in names]
-        position, checkpoint, records, profiles = versions
-        assert position <= checkpoint <= records <= profiles, moment
-        for name in ("intensity", f"added_{records}"):
-            assert records <= read_zarr(opened.folder, name)[0], (name, moment)
