@@ -20,6 +20,7 @@ import pytest
 
 from atomstream import cli
 from tests.paths import REPO
+from tests.scripts import run_to_end
 
 LIMIT_S = 100.0
 COMMAND = [sys.executable, "-m", "atomstream.cli"]
@@ -35,16 +36,7 @@ def atomstream(
     *arguments: str | Path, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run ``atomstream ARGUMENTS`` to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=environment(**env),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    return run_to_end([*COMMAND, *map(str, arguments)], environment(**env), cwd)
 
 
 def atomstream_here(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:

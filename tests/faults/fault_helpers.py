@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from atomstream import AsyncRHEEDStreamer
 from atomstream.records import Frames
+from tests.live_server import LiveServer
 
 FPS = 120.0
 
@@ -119,3 +122,16 @@ class StoredStream:
             return False
         start = index * film.n
         return np.array_equal(self._archive.frames(start, start + film.n), film.chunk(index))
+
+
+async def push_without_server(
+    streamer: AsyncRHEEDStreamer, server: LiveServer, film: Film, count: int
+) -> str:
+    """Begin a stream, stop the server, and push so many chunks of ``film``; returns the stream's id."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        data_id = await streamer.initialize(FPS, 0.0, film.n)
+    await server.stop()
+    for index in range(count):
+        await streamer.push(data_id, index, film.chunk(index))
+    return data_id

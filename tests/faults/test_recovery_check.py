@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import warnings
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -16,7 +15,7 @@ from atomstream import AsyncRHEEDStreamer
 from atomstream.spool import StreamSpool, VerifyResult, verify_records
 from atomstream.streaming import recovery
 from tests.faults.fault_damage import flip
-from tests.faults.fault_helpers import FPS, Film
+from tests.faults.fault_helpers import Film, push_without_server
 from tests.live_server import LiveServer, Serve
 
 FILM = Film(7, n=4, height=16, width=20)
@@ -32,13 +31,7 @@ def streamer(server: LiveServer, spool: Path) -> AsyncRHEEDStreamer:
 async def left_behind(server: LiveServer, spool: Path) -> str:
     """A stream with all its chunks on disk and a stopped server."""
     async with streamer(server, spool) as made:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            data_id = await made.initialize(FPS, 0.0, FILM.n)
-        await server.stop()
-        for index in range(COUNT):
-            await made.push(data_id, index, FILM.chunk(index))
-    return data_id
+        return await push_without_server(made, server, FILM, COUNT)
 
 
 async def until_failed(made: AsyncRHEEDStreamer, count: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import warnings
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from atomstream import AsyncRHEEDStreamer, retry
 from atomstream.records import StreamReport
 from atomstream.system.files import FileSystem
-from tests.faults.fault_helpers import FPS, Film
+from tests.faults.fault_helpers import Film, push_without_server
 from tests.live_server import LiveServer, Serve
 
 FILM = Film(7, n=4, height=16, width=20)
@@ -36,12 +35,7 @@ async def reported(
     async with AsyncRHEEDStreamer(
         server.api_key, server.url, None, spool, spool_min_free_bytes=0, clock_sync=False, buffer_bytes=6000
     ) as made:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            data_id = await made.initialize(FPS, 0.0, FILM.n)
-        await server.stop()
-        for index in range(COUNT):
-            await made.push(data_id, index, FILM.chunk(index))
+        data_id = await push_without_server(made, server, FILM, COUNT)
         await server.start()
         return await made.finalize(data_id, 60.0)
 

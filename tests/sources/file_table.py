@@ -223,3 +223,12 @@ def video(
         return folder / name
 
     return write
+
+
+ARRAY_FILES: Final[Sequence[tuple[str, Callable[[Array], Callable[[Path], Path]]]]] = (
+    ("npy", npy),
+    ("npz", lambda array: npz(frames=array)),
+    ("zarr", zarr_array),
+    ("hdf5", lambda array: hdf5({"frames": (array, {})})),
+)
+"""The readers of arrays, and what writes an array for each."""

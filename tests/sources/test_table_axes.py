@@ -12,19 +12,16 @@ from atomstream.errors import ConfigError
 from atomstream.sources import ArraySource
 from atomstream.sources.axes import layout
 from tests.sources.file_table import (
+    ARRAY_FILES,
     COLOUR,
     GREY,
     SAME_COLOURS,
     Cell,
     check,
-    hdf5,
-    npy,
-    npz,
     parametrized,
     pictures,
     tiff,
     video,
-    zarr_array,
     zarr_group,
 )
 from tests.sources.source_files import tifffile, zarr
@@ -61,12 +58,7 @@ TYX_MS = [{"name": "t", "type": "time", "unit": "millisecond"}, {"name": "y"}, {
 
 ARRAYS = [
     cell
-    for reader, write in (
-        ("npy", npy),
-        ("npz", lambda a: npz(frames=a)),
-        ("zarr", zarr_array),
-        ("hdf5", lambda a: hdf5({"frames": (a, {})})),
-    )
+    for reader, write in ARRAY_FILES
     for cell in (
         Cell(reader, "N H W", write(GREY), GREY),
         Cell(reader, "H W", write(GREY[0]), GREY[:1]),

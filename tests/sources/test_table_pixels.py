@@ -11,21 +11,18 @@ import pytest
 from atomstream.sources.pixels import turned
 from tests.sources.avi_files import avi
 from tests.sources.file_table import (
+    ARRAY_FILES,
     COLOUR,
     GREY,
     SAME_COLOURS,
     Cell,
     check,
-    hdf5,
     images,
-    npy,
-    npz,
     parametrized,
     pictures,
     planes,
     tiff,
     video,
-    zarr_array,
 )
 
 RGBA = np.concatenate([SAME_COLOURS, np.full_like(GREY[..., None], 255)], axis=-1)
@@ -69,12 +66,7 @@ def pgm(k: int, path: Path, header: bytes = b"P5 32 24 255\n") -> None:
 
 ARRAYS = [
     cell
-    for reader, write in (
-        ("npy", npy),
-        ("npz", lambda a: npz(frames=a)),
-        ("zarr", zarr_array),
-        ("hdf5", lambda a: hdf5({"frames": (a, {})})),
-    )
+    for reader, write in ARRAY_FILES
     for cell in (
         Cell(reader, "equal colours", write(SAME_COLOURS), GREY, options={"axes": "NHWC"}),
         Cell(reader, "colours", write(COLOUR), refused=COLOURS_REFUSED, options={"axes": "NHWC"}),

@@ -95,28 +95,14 @@ FAULTS = [(code, late) for code in (errno.EIO, errno.ENOSPC, errno.EROFS) for la
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("last", [None, 1 << 30], ids=["one call", "a disk that dies"])
 @pytest.mark.parametrize(("code", "late"), FAULTS)
-def test_one_failing_call(memory_path: Path, code: int, late: bool) -> None:
-    """If any one disk call fails, no acknowledged data is lost and the next start works."""
+def test_failing_calls(memory_path: Path, code: int, late: bool, last: int | None) -> None:
+    """If any one disk call fails, or all from some moment on, no acknowledged data is lost and the next start works."""
     clean = FaultyDisk()
     assert len(attempt(memory_path / "clean", clean).done) == 5
     for number in range(len(clean.calls)):
-        disk = FaultyDisk(number, code=code, late=late)
-        results = attempt(memory_path / str(number), disk)
-        if results.done or results.maybe:
-            reopened_stream = reopened(memory_path / str(number))
-            check(reopened_stream, results, (number, disk.calls[number]))
-            reopened_stream.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("code", "late"), FAULTS)
-def test_a_disk_that_dies(memory_path: Path, code: int, late: bool) -> None:
-    """If all calls fail from some moment on, all acknowledged data exists when the disk works again."""
-    clean = FaultyDisk()
-    attempt(memory_path / "clean", clean)
-    for number in range(len(clean.calls)):
-        disk = FaultyDisk(number, 1 << 30, code=code, late=late)
+        disk = FaultyDisk(number, last, code=code, late=late)
         results = attempt(memory_path / str(number), disk)
         if results.done or results.maybe:
             reopened_stream = reopened(memory_path / str(number))
