@@ -25,7 +25,8 @@ MAX_MISSING: Final = 1_000_000
 """Most frames that are missing between two frames. A larger step of the counter is a restart of the camera."""
 
 MAX_MISSING_S: Final = 1e6
-"""The same limit in s, about 12 days. The smaller of the two counts: this one, below 1 frame per second."""
+"""Longest time of missing frames in s, about 12 days. The smaller of the two limits applies: below 1 frame per second
+it is this one."""
 
 LAST_COUNTER: Final = 2**63 - 1
 """The largest counter: counters are signed integers of 64 bits."""

@@ -35,8 +35,8 @@ MAX_COLUMN_ROWS: Final = 1 << 16
 """Most frames whose results are in one reply."""
 
 PICTURE_HEADER: Final = struct.Struct("<d6I")
-"""Before the rows of a picture (uint8): time in s (NaN: not known), frame number, width, height, the frame's own width
-and height, and the camera's full scale, which is 255 in the picture."""
+"""Header of a picture, followed by its rows (uint8): time in s (NaN: not known), frame number, width, height, the
+frame's own width and height, and the camera's full scale, which is 255 in the picture."""
 
 LOST_HEADER: Final = "Atomstream-Lost"
 """Header of :data:`END_PATH`: the indices of the chunks that the client has lost, as ``3-5,9``."""

@@ -34,7 +34,8 @@ LASTING = 0.012
 """Least 1 - correlation of the profiles before and after a change."""
 
 LASTING_WITH_LIGHT = 0.05
-"""The same for a change during which the light changed: clipped pixels do not follow the light."""
+"""Least 1 - correlation of the profiles before and after a change during which the light changed. It is larger, because
+clipped pixels do not follow the light."""
 
 MIN_USUAL = 6
 """Fewest differences from which the usual one is known."""
@@ -43,7 +44,8 @@ USUAL_SAMPLES = 24
 """Number of last differences that define the usual one."""
 
 BEGIN_RATIO, LASTING_RATIO = 5.0, 4.0
-"""A change begins at this multiple of the usual difference, and must last with this multiple."""
+"""A change begins when successive profiles differ by BEGIN_RATIO times the usual difference; it counts only if the
+profiles before and after it differ by LASTING_RATIO times the usual difference."""
 
 EVEN_SHARE = 0.25
 """A change ends when :data:`EVEN_SAMPLES` successive profiles differ by less than this share of its largest

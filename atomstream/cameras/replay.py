@@ -41,7 +41,7 @@ class FileReplay:
 
     @classmethod
     def found(cls) -> list[FoundCamera]:
-        """None: any file can be played, so none is listed."""
+        """Return an empty list: any file can be played, so a search finds none in particular."""
         return []
 
     def open(self, settings: CameraSettings) -> CameraInfo:

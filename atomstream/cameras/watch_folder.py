@@ -65,7 +65,7 @@ class WatchFolder:
 
     @classmethod
     def found(cls) -> list[FoundCamera]:
-        """None: any folder can be watched, so none is listed."""
+        """Return an empty list: any folder can be watched, so a search finds none in particular."""
         return []
 
     def open(self, settings: CameraSettings) -> CameraInfo:

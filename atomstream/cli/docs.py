@@ -47,7 +47,7 @@ def built_documentation() -> Path:
     """The folder of the built pages; it is built if there is none.
 
     Raises:
-        ConfigError: there is none, and it can't be built here.
+        ConfigError: the pages are not built, and can't be built here.
     """
     if (SHIPPED / "html" / "index.html").is_file():
         return SHIPPED / "html"

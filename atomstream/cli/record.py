@@ -137,7 +137,7 @@ def parse_time(text: str) -> float:
     """A time span such as ``90s``, ``10min``, ``1h`` or ``600`` in s.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text has another form.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(s|min|h|)\s*", text)
     if found is None:

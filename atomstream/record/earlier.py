@@ -51,7 +51,7 @@ class EarlierRecordings:
 
     async def start(self) -> list[RecordingEntry]:
         """Return all recordings, the newest first. What is left to be done for them is done in tasks."""
-        await asyncio.to_thread(self._log.forget_old)
+        await asyncio.to_thread(self._log.delete_old)
         entries = await asyncio.to_thread(self._log.entries)
         if self._streamers.login is not NO_SERVER:
             await self._adopt(entries)

@@ -71,7 +71,7 @@ class RecordingsLog:
         found = filter(None, map(_read, paths))
         return sorted(found, key=lambda entry: entry.began_ms, reverse=True)
 
-    def forget_old(self) -> None:
+    def delete_old(self) -> None:
         """Delete the entries of recordings that are sent or gone, except the newest ones. Streams are not touched."""
         for entry in [one for one in self.entries() if one.state in {"sent", "gone"}][SHOWN:]:
             with suppress(OSError):

@@ -12,7 +12,8 @@ from atomstream.system.files import LOCAL, FileSystem, write_private
 from atomstream.system.own_files import read_plain
 
 Revision: TypeAlias = Callable[[bytes | None], bytes | None]
-"""From the content of a document (None: there is none) to the new one; the same or None changes nothing."""
+"""A function that gets the content of a document (None: there is no document) and returns the new content; equal
+content or None changes nothing."""
 
 
 class Documents(Protocol):

@@ -1,4 +1,4 @@
-"""Online analysis: splits into calls, restored state, gaps, invalid input, events and segments."""
+"""Online analysis: frames split into several calls, restored state, gaps, invalid input, events and segments."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ async def test_requests_are_measured_by_route(serve: Serve) -> None:
     assert data_id not in str(list(samples)).replace(f"('data_id', '{data_id}')", "")
 
 
-async def test_strangers_make_no_labels(serve: Serve) -> None:
+async def test_unknown_paths_make_no_labels(serve: Serve) -> None:
     """Unknown paths and methods share one label, however many of them there are."""
     server = await serve()
     async with WireClient(server) as client:

@@ -176,7 +176,7 @@ async def test_the_rights_of_each_scope(serve: Serve) -> None:
 
 
 async def test_a_writer_stays_in_its_projects(serve: Serve) -> None:
-    """Who sees some projects makes, moves and links streams only there, and makes no projects."""
+    """A person who sees some projects makes, moves and links streams only there, and makes no projects."""
     async with lab(serve) as here, here.client("write", here.seen) as client:
         made = await client.create("Growth 2", project_id=here.seen)
         assert (await client.send(made, 0, make_frames(4)))[0] == 200
@@ -226,7 +226,7 @@ async def test_names_that_others_use_do_not_stop_a_growth(serve: Serve) -> None:
 
 
 async def test_a_deleted_stream_of_another_project_stays_hidden(serve: Serve) -> None:
-    """Who saw a stream gets 410 after it was deleted, others 404, also after a restart."""
+    """A person who could see a stream gets 410 after its deletion, others 404, also after a restart."""
     async with lab(serve) as here:
         seen, hidden = here.key("read", here.seen), here.key("read", here.hidden)
         await here.owner.ask("DELETE", f"/rheed/stream/{here.hidden_stream}")

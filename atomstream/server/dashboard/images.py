@@ -191,7 +191,8 @@ log = get_logger("atomstream.server")
 IDLE_S = 0.25
 """Time between two checks for new frames in s, for a stream that does not run."""
 SOON_S = 0.03
-"""The same for :data:`RUNNING_S` seconds after a new frame."""
+"""Time between two checks for new frames in s, for a stream whose last frame arrived less than :data:`RUNNING_S`
+seconds ago."""
 RUNNING_S = 5.0
 
 

@@ -1,7 +1,7 @@
 """``/oidc/login`` and ``/oidc/callback``: sign-in by the institute's OpenID Connect provider.
 
 What belongs to a sign-in that has begun (state, nonce, PKCE verifier) is in a signed cookie of the browser, so that
-the server keeps nothing for strangers, and a callback without that cookie signs nobody in.
+the server stores nothing for people who are not signed in, and a callback without that cookie signs nobody in.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An API key can't be guessed, so a right one is always accepted at once. A password may be guessed; so tries above the
 limit are refused without being checked, for at most a minute. What is counted together: tries from one address, and
 tries with one name. A browser in which the person has signed in before has a cookie that is counted by itself. So a
-stranger who tries passwords does not lock the person out of their own browser.
+person who tries passwords does not lock the owner of the account out of their own browser.
 """
 
 from __future__ import annotations

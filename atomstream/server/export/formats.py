@@ -61,10 +61,10 @@ def write_export(growth: Growth, ending: str, path: Path, *, pixels: bool = True
 
 
 def format_of(ending: str) -> Format:
-    """The format of that ending.
+    """The format whose files have this ending.
 
     Raises:
-        ConfigError: there is none, or a library for it is not installed.
+        ConfigError: no format has this ending, or a library for it is not installed.
     """
     form = FORMATS.get(ending.lower())
     if form is None:

@@ -1,7 +1,7 @@
 """A bound on connections, overall and per address, and an end for clients that do not read their replies.
 
 Each connection takes a handle (file descriptor) of the process, of which Linux gives 1024 by default. Without a bound
-a stranger who opens connections and sends nothing would take them all, and the archive could open no file. At a bound a
+a client that opens connections and sends nothing would take them all, and the archive could open no file. At a bound a
 new connection replaces the least useful one: first one in the middle of a request's headers, then one that was never
 used, then one that waits for its next request. Connections whose client has shown a valid key go last.
 """
@@ -29,9 +29,10 @@ HALF, UNUSED, IDLE, KNOWN, BUSY = range(5)
 KEPT_UNUSED: Final = 64
 """Number of unused connections of an address, those opened first, that are closed last: they were there before any
 flood."""
-STRANGER_BYTES: Final = 16 << 10
+NO_KEY_BYTES: Final = 16 << 10
 CLIENT_BYTES: Final = 256 << 10
-"""Bytes that are received at once from a client without and with a key: hundreds of strangers take little memory."""
+"""Bytes that are received at once from a client without and with a key: hundreds of clients without a key take little
+memory."""
 CHECK_PERIOD_S: Final = 5.0
 """Interval, in s, at which the replies that are being sent are checked."""
 RESUMED_BYTES: Final = 48 << 10
@@ -61,7 +62,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         if self._guard.admit(self):
-            self.receive_at_once(STRANGER_BYTES)
+            self.receive_at_once(NO_KEY_BYTES)
             self.begin()
         else:
             self.transport = None

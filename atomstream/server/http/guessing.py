@@ -1,8 +1,8 @@
 """Wrong API keys: counted by address and by the key's beginning, slowed down, and logged as one line for many.
 
-A right key is always accepted at once, so a stranger can't lock the owner out, also not behind a proxy, where all
-callers have one address. That is safe because a key has at least 128 bits: what protects it is that it can't be found
-by trying, at any rate. The limit keeps attempts from using up the server and from filling its log.
+A right key is always accepted at once, so wrong keys of other clients can't lock the owner out, also not behind a
+proxy, where all callers have one address. That is safe because a key has at least 128 bits: what protects it is that it
+can't be found by trying, at any rate. The limit keeps attempts from using up the server and from filling its log.
 """
 
 from __future__ import annotations

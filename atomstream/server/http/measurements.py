@@ -27,7 +27,7 @@ DURATION_BOUNDS: Final = (
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 OTHER: Final = "other"
-"""Label of methods and paths that the server does not have: strangers must not make new labels."""
+"""Label of methods and paths that the server does not have: arbitrary requests must not create new labels."""
 
 MAX_STREAMS: Final = 256
 """Streams that are counted one by one: those with the newest chunks."""

@@ -21,7 +21,7 @@ CHECK_S: Final = 10.0
 """Longest duration of the check, in s."""
 
 WARN_S: Final = 5.0
-"""From this difference of the clocks on, in s, the check's text states it."""
+"""Least difference of the clocks, in s, that the text of the check states."""
 
 
 def check_provider(settings: OidcSettings, limit_s: float = CHECK_S) -> str:

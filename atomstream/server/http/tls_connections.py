@@ -1,8 +1,8 @@
 """Connections with TLS: the handshake comes first, and counts as a request that is not complete.
 
 asyncio can do the handshake before it calls the protocol. Then connections in the handshake would not be counted, and
-a stranger could open any number of them. So a :class:`TlsConnection` is counted as soon as it is accepted, and then
-starts TLS.
+a client without a key could open any number of them. So a :class:`TlsConnection` is counted as soon as it is accepted,
+and then starts TLS.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from atomstream.server.http.connections import HALF, STRANGER_BYTES, UNUSED, Connection, address_of
+from atomstream.server.http.connections import HALF, NO_KEY_BYTES, UNUSED, Connection, address_of
 from atomstream.server.http.tally import Tally
 from atomstream.system.log_privacy import get_logger
 
@@ -102,7 +102,7 @@ class TlsConnection(Connection):
         address = address_of(wire.get_extra_info("peername"))
         tls: asyncio.Transport | None = None
         # start_tls makes the protocol at once, and then waits.
-        asyncio.get_running_loop().call_soon(self.receive_at_once, STRANGER_BYTES)
+        asyncio.get_running_loop().call_soon(self.receive_at_once, NO_KEY_BYTES)
         try:
             if not wire.is_closing():
                 tls = await asyncio.get_running_loop().start_tls(
@@ -163,7 +163,8 @@ class TlsConnection(Connection):
     def receive_at_once(self, nbytes: int) -> None:
         """Receive at most ``nbytes`` per call.
 
-        asyncio allocates 256 KiB for each connection with TLS. Hundreds of strangers must not take that much.
+        asyncio allocates 256 KiB for each connection with TLS. Hundreds of clients without a key must not take that
+        much.
         """
         protocol: Any = None if self._wire is None else self._wire.get_protocol()
         if hasattr(protocol, "_ssl_buffer"):

@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import Final
 
 PER_TURN: Final = 4
-"""Requests of strangers that begin, and connections that are accepted, in one iteration of the event loop."""
+"""Number of requests without a key that begin, and of connections that are accepted, in one iteration of the event
+loop."""
 
 
 class Turnstile:

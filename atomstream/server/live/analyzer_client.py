@@ -58,7 +58,8 @@ class AnalysisResources:
     note_delay: Callable[[float], None] = lambda _delay_s: None
     """Called with the seconds from the storing of a chunk until its last results were published."""
     spans: OpenSpans = field(default_factory=lambda: OpenSpans("atomstream.analyse"))
-    """From the storing of a chunk until its last results were published, by stream and index."""
+    """Open tracing spans by stream and index, each from the storing of a chunk until its last results were
+    published."""
 
 
 @dataclass(frozen=True, slots=True)

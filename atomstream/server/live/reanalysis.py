@@ -31,7 +31,7 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 TRIES: Final = 3
 DELAY_S: Final = 1.0
-"""After the last of several late chunks, before a finished stream is analysed again."""
+"""Time in s from the last of several late chunks until a finished stream is analysed again."""
 
 
 class Reanalysis:

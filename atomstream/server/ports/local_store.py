@@ -172,7 +172,7 @@ def _is_object(name: str) -> bool:
 
 
 def _regular(path: Path) -> os.stat_result:
-    """The state of a file; raises OSError if it is none."""
+    """The status (os.stat_result) of a regular file; raises OSError if ``path`` is missing or something else."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.ELOOP, "it is not a regular file", str(path))

@@ -1,4 +1,5 @@
-"""The list of growth instruments, which the hosted service's client reads and changes. It is a small document."""
+"""The list of growth instruments, which the hosted service's client reads and changes. The list is stored as one small
+document."""
 
 from __future__ import annotations
 

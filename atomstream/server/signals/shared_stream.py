@@ -46,7 +46,7 @@ class SharedSignalStream(SignalStream):
         self._chunks = f"{folder}/chunks"
         self._parts: dict[int, int] = {}
         """The number of known parts of each index."""
-        self._looked_at = -PERIOD_S
+        self._read_at = -PERIOD_S
         self._pause_s = PERIOD_S
         self._following = threading.Lock()
         super().__init__(path, file_system)
@@ -93,7 +93,7 @@ class SharedSignalStream(SignalStream):
         """Add the chunks that other servers have stored, unless the last search was just before."""
         with self._following:
             began = time.monotonic()
-            if began - self._looked_at < self._pause_s:
+            if began - self._read_at < self._pause_s:
                 return
             with self._lock:
                 known = dict(self._parts)
@@ -104,8 +104,8 @@ class SharedSignalStream(SignalStream):
                 for (index, part), content in zip(wanted, contents, strict=True):
                     with self._lock:
                         self._take(index, part, content)
-            self._looked_at = time.monotonic()
-            self._pause_s = max(PERIOD_S, _PATIENCE * (self._looked_at - began))
+            self._read_at = time.monotonic()
+            self._pause_s = max(PERIOD_S, _PATIENCE * (self._read_at - began))
 
 
 def _place(key: str) -> tuple[int, int]:

@@ -86,7 +86,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a backup; of an interrupted backup, the part that was written.
 
     Raises:
-        ConfigError: there is none, or it is damaged.
+        ConfigError: the folder has no manifest, or it is damaged.
     """
     complete = is_plain_file(folder / MANIFEST)
     path = folder / (MANIFEST if complete else PARTIAL)

@@ -49,10 +49,10 @@ class RestoreReport:
 def choose_backup(folder: Path, *, incomplete: bool = False) -> Path:
     """``folder`` itself if it is a backup, else the newest backup in it.
 
-    ``incomplete`` permits an interrupted backup, of which the streams are used that had been copied completely.
+    ``incomplete`` permits an interrupted backup: the streams that were copied completely are used.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no backup was found.
     """
     found = backups_in(folder.parent) if folder.parent != folder else []
     candidates = [one for one in found if one.name == folder.name] or backups_in(folder)

@@ -168,7 +168,8 @@ def _encoded(value: dict[str, str]) -> str:
 
 
 async def test_rotated_keys(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the provider has changed its keys, they are read again; a stranger can't make that happen often."""
+    """After the provider has changed its keys, they are read again; requests without a valid sign-in can't make that
+    happen often."""
     from joserfc.jwk import RSAKey
 
     async with ScriptedProvider().running() as provider:

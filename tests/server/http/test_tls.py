@@ -21,7 +21,7 @@ from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings
 from atomstream.server.http.certificate import CERTIFICATE_FILE, KEY_FILE, ServerCertificate, self_signed_pair
-from atomstream.server.http.connections import CLIENT_BYTES, STRANGER_BYTES
+from atomstream.server.http.connections import CLIENT_BYTES, NO_KEY_BYTES
 from atomstream.service.api import ServiceApi
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
@@ -320,7 +320,7 @@ async def test_unfinished_handshakes_take_places_and_make_room(serve: Serve) -> 
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
-async def test_a_stranger_takes_little_memory(serve: Serve) -> None:
+async def test_a_client_without_a_key_takes_little_memory(serve: Serve) -> None:
     """The buffer of a connection is small, from the handshake until a request with a key."""
     server = await serve(tls="self-signed")
     parts = urlsplit(server.url)
@@ -334,10 +334,10 @@ async def test_a_stranger_takes_little_memory(serve: Serve) -> None:
     async with pinned(server) as client:
         async with client.session.get(f"{server.url}/health") as reply:
             assert reply.status == 200
-        assert buffers() == [STRANGER_BYTES] * 2
+        assert buffers() == [NO_KEY_BYTES] * 2
         for _ in range(2):
             assert (await client.ask("GET", "/projects/"))[0] == 200
-        assert sorted(buffers()) == [STRANGER_BYTES, CLIENT_BYTES]
+        assert sorted(buffers()) == [NO_KEY_BYTES, CLIENT_BYTES]
     silent.close()
     await asyncio.gather(silent.wait_closed(), return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""Few requests of strangers in each iteration of the event loop: a flood of cheap ones does not starve uploads."""
+"""Few requests without a key in each iteration of the event loop: a flood of cheap ones does not starve uploads."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_wrong_keys_are_refused_without_showing_them(make: Callable[..., S3Store
             check_store(store)
 
 
-def test_a_server_that_is_away_is_unavailable() -> None:
+def test_an_unreachable_server_is_unavailable() -> None:
     """Nothing listens at the endpoint: an error that may be repeated, and a sentence at the start."""
     port = free_ports(1)[0]
     store = S3Store("b", endpoint=f"http://127.0.0.1:{port}", access_key_id="k", secret_access_key="s")

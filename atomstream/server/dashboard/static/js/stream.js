@@ -75,7 +75,8 @@ async function renew() {
   events.reset(analysis.events);
   charts.setEvents(analysis.events);
   segments.reset(analysis.segments);
-  // Its columns are units by column; those of regions are columns by name, and come with refresh().
+  // `columns` of this reply has the unit of each column. The regions need another map, columns by name, which refresh()
+  // requests.
   regions.set({ ...analysis, columns: undefined });
   regions.refresh();
   calibration.show(analysis.calibration);
@@ -167,8 +168,7 @@ function applyEvent(message) {
 }
 
 /**
- * The analysis counts since the user's last mark, over pauses and new segments. A mark is ahead of the analysis: until
- * the analysis has it, nothing was counted since it. Each mark begins that count, also one that begins a segment.
+ * The analysis counts since the user's last mark, over pauses and new segments. A mark may be newer than the analysed frames: then nothing has been counted since it. Each mark begins that count, also one that begins a segment.
  */
 function showCounted() {
   const mark = events.users.at(-1) ?? null;
