@@ -92,9 +92,9 @@ class GrowthTracker:
     that of the trace in which one is searched (s). ``latest`` is the last result, ``best`` the segment's. ``history``
     are recent fits. ``stopped_s`` is the time at which an oscillation of ``stopped_hz`` stopped or changed, NaN while
     it goes on; ``found`` are the segments that ended since the last call of :meth:`pop_found`. The count waits while
-    it is ``doubtful`` whether the oscillation goes on. ``known_hz`` is the rate of an earlier segment (0: none).
-    ``cause`` is the last other cause of an oscillation. ``count_note`` is a note on the count. While ``veto`` is not
-    empty the rate is undetermined for this reason.
+    it is ``doubtful`` whether the oscillation goes on; until ``trusted_s`` (s) it did. ``known_hz`` is the rate of an
+    earlier segment (0: none). ``cause`` is the last other cause of an oscillation. ``count_note`` is a note on the
+    count. While ``veto`` is not empty the rate is undetermined for this reason.
     """
 
     trace: IntensityTrace
@@ -112,6 +112,7 @@ class GrowthTracker:
     found: list[FoundSegment] = field(default_factory=list)
     doubtful: bool = False
     doubtful_since_s: float = 0.0
+    trusted_s: float = -math.inf
     unconfirmed_hz: float = 0.0
     cause: OtherCause | None = None
     laser: Laser = field(default_factory=Laser)
@@ -217,9 +218,13 @@ class GrowthTracker:
 
     def _update_doubt(self, before: Fit | None, comparison: Continuation | None, t: F64, y: F64) -> None:
         was_doubtful = self.doubtful
-        self.doubtful = before is not None and is_doubtful(before, t, y)
+        self.doubtful = before is not None and before.t_end > self.trusted_s and is_doubtful(before, t, y)
         if was_doubtful:
             self.doubtful |= comparison is not None and not comparison.is_clear
+            is_long = self.doubtful and not self._waits(float(t[-1]))
+            if is_long and comparison is not None and comparison.goes_on:
+                # The end of growth would be seen by now. The next doubt needs a fit that ends after this one.
+                self.doubtful, self.trusted_s = False, float(t[-1])
         if self.doubtful and not was_doubtful:
             self.doubtful_since_s = float(t[-1])
 

@@ -21,6 +21,10 @@ ONSET_ERROR = 0.1
 MAX_EXTRAPOLATION = 1.2
 """Longest time, in periods, for which the count goes on without a new fit; never less than the interval of the fits."""
 
+UNCOVERED_ERROR = 0.25
+"""Uncertainty of the oscillations before the window of the first fit, as a share of them: a first layer can take
+another time than the others."""
+
 UNSEEN_PERIODS = 2.0
 UNSEEN_ERROR = 0.5
 """Oscillations between two fits that are farther apart than this number of periods were not seen. It is assumed that
@@ -70,7 +74,8 @@ class LayerCounter:
             # While one fit covers all of the growth, its integral is better than the count so far.
             self.onset_s, self.counted = onset_s, fit.cycles_between(onset_s, fit.t_end)
             mean_sigma = sigma / 2.0 if fit.model.drifts else sigma
-            self.variance = doubt**2 + (mean_sigma * elapsed) ** 2
+            uncovered = UNCOVERED_ERROR * max(0.0, rate * (elapsed - fit.span_s))
+            self.variance = doubt**2 + (mean_sigma * elapsed) ** 2 + uncovered**2
         else:
             self._extend(result)
         self.phase, self.phase_time_s, self.rate, self.rate_sigma = fit.phase, fit.t_end, rate, sigma

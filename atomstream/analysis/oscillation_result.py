@@ -39,9 +39,13 @@ UNCERTAIN_DRIFT = 0.5
 """Error of a steady model's rate at the end of a window, as a share of a drift that is seen but not certain. A steady
 model gives the mean rate of the window; with a linear drift, the rate at its end differs by half of the drift."""
 
-UNEVEN_DRIFT = 0.08
+UNSEEN_DRIFT = UNCERTAIN_DRIFT * USUAL_DRIFT * math.sqrt(DRIFT_ODDS / (1.0 + DRIFT_ODDS))
+"""Relative error of a rate from a window that is too short to fit a drift: the root of the probability of a usual drift
+times the square of its error. The flux of an evaporation cell falls in the minutes after its shutter opened."""
+
+UNEVEN_DRIFT = 0.16
 """Error of the rate at the end of a window with a drift, as a share of the drift: rates of evaporation cells follow
-exponentials, not lines."""
+exponentials, not lines. It is that of an exponential whose time constant is half of the window."""
 
 DRIFT_ERROR = 0.003
 """Error of a fitted relative change: the shape of the oscillations is not exactly the model's."""
@@ -98,7 +102,10 @@ def combine_fits(window: Window, fits: Sequence[varpro.Fit], drift_odds: float =
     why = reason_against(window, best)
     if why:
         return undetermined_oscillation(why, best.cycles, best.r2, span)
-    sigma = math.hypot(math.sqrt(estimate.variance), SHAPE_ERROR * rate / max(best.cycles, 1.0))
+    unseen = 0.0 if window.nuisance is not None or any(f.model.drifts for f in fits) else UNSEEN_DRIFT
+    sigma = math.hypot(
+        math.sqrt(estimate.variance), SHAPE_ERROR * rate / max(best.cycles, 1.0), unseen * rate
+    )
     if sigma > MAX_SIGMA * rate:
         return undetermined_oscillation(
             "the fits differ by more than 8 %; more oscillations would help", best.cycles, best.r2, span

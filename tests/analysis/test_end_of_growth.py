@@ -102,6 +102,40 @@ def test_a_drifting_rate_is_the_rate_now(change: float) -> None:
     assert not found
 
 
+def test_a_flux_that_falls_after_the_start_is_within_the_uncertainty() -> None:
+    """The flux of a cell falls after its shutter opened: rates from few oscillations, too, cover the rate now."""
+    t = np.arange(round(9 * FPS)) / FPS
+    layers = 0.435 * t + 0.435 * 0.23 * 5.0 * (1 - np.exp(-t / 5.0))
+    looks, _, _ = watch(cusps(layers), layers, noise=0.004)
+    reported = [look for look in looks if look.rate.determined]
+    assert len(reported) > 8
+    for look in reported:
+        true = 0.435 * (1 + 0.23 * np.exp(-look.time_s / 5.0))
+        assert abs(look.rate.value - true) < max(2.5 * look.rate.sigma, 0.02 * true), look
+
+
+def test_a_long_doubt_does_not_hold_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Growth that agrees with its prediction for longer than its end could be overlooked is counted again."""
+    monkeypatch.setattr("atomstream.analysis.growth.is_doubtful", lambda *_: True)
+    t = np.arange(round(12 * FPS)) / FPS
+    looks, _, _ = watch(cusps(0.8 * t), 0.8 * t)
+    counted = [look for look in looks if look.counted.value is not None]
+    assert counted[-1].rate.determined
+    for look in counted:
+        assert -1.8 < look.counted.value - look.grown < 0.3, look
+
+
+def test_a_slow_first_layer_is_within_the_uncertainty_of_the_count() -> None:
+    """A first layer that takes 1.5 times as long as the others is not in the window of the first fit."""
+    t = np.arange(round(7 * FPS)) / FPS
+    layers = np.where(t < 1.65, t / 1.65, 1 + 0.92 * (t - 1.65))
+    looks, _, _ = watch(cusps(layers), layers, noise=0.005)
+    counted = [look for look in looks if look.counted.value is not None]
+    assert len(counted) > 4
+    for look in counted:
+        assert abs(look.counted.value - look.grown) < 3 * look.counted.sigma, look
+
+
 @pytest.mark.parametrize("seed", grid([0, 1], always=[0]))
 def test_steady_growth_is_never_taken_for_ended(seed: int) -> None:
     """Steady, damped growth is reported from its first number to the last look, in one segment."""
