@@ -15,6 +15,7 @@ import click
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.errors import ConfigError
+from atomstream.system.files import LOCAL
 from atomstream.version import __version__
 
 PACKAGE: Final = Path(__file__).parents[1]
@@ -99,4 +100,4 @@ def _build(pages: Path, target: Path) -> None:
     if done.returncode:
         raise ConfigError(f"The documentation could not be built: {done.stderr.strip()[-2000:]}")
     shutil.rmtree(target, ignore_errors=True)
-    part.replace(target)
+    LOCAL.rename(part, target)

@@ -11,6 +11,7 @@ from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.options import connection_options
 from atomstream.cli.project import call_service
 from atomstream.errors import ConfigError
+from atomstream.system.files import LOCAL
 
 ENDINGS: Final = ("h5", "nxs", "nc", "csv", "tiff", "tif", "mp4", "gif", "pdf")
 
@@ -66,7 +67,7 @@ def export(
                 endpoint,
                 api_key,
             )
-        part.replace(target)
+        LOCAL.rename(part, target)
     finally:
         part.unlink(missing_ok=True)
     click.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")

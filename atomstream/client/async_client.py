@@ -18,6 +18,7 @@ from atomstream.protocol import PROJECTS_PATH, SAMPLES_PATH
 from atomstream.records import Frames
 from atomstream.results import TIME, unpacked
 from atomstream.shard import DtypeName, decode_shard
+from atomstream.system.files import LOCAL
 
 if TYPE_CHECKING:
     from atomstream.service.api import ServiceApi
@@ -180,7 +181,8 @@ class AsyncClient:
                 await self.api.export_stream(
                     data_id, path.suffix[1:].lower(), file.write, step=step, pixels=pixels
                 )
-            return part.replace(path)
+            LOCAL.rename(part, path)
+            return path
         finally:
             part.unlink(missing_ok=True)
 

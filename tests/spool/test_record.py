@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomstream.errors import RecordCorruptError, SpoolError
+from atomstream.pipeline.upload import MemoryPayload, Upload
 from atomstream.records import Shard, ShardInfo, Timestamp
 from atomstream.shard import crc32c_of
 from atomstream.spool import record as record_file
@@ -25,7 +26,7 @@ from atomstream.spool.record import (
     write_record,
 )
 from atomstream.system.files import FileSystem
-from tests.spool.spool_helpers import payload, shard
+from tests.spool.spool_helpers import payload, shard, spec
 
 DISK = FileSystem()
 
@@ -58,6 +59,17 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
     assert header.info == of.info
     assert b"".join(read_windows(DISK, tmp_path / "r")) == payload(of)
     assert not (tmp_path / "r.tmp").exists()
+
+
+def test_shard_record_and_upload_have_one_description() -> None:
+    """It is one object from the encoder to the upload, so no field of it can differ between them."""
+    made = shard(3)
+    header = RecordHeader.of(made)
+    upload = Upload(spec(), header.info, MemoryPayload(made.pieces))
+    assert upload.info is header.info is made.info
+    described = {one.name for one in dataclasses.fields(ShardInfo)}
+    for holder in (Shard, RecordHeader, Upload):
+        assert not described & {one.name for one in dataclasses.fields(holder)}
 
 
 def test_the_checksum_covers_the_whole_payload(tmp_path: Path) -> None:

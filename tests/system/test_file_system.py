@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from atomstream.server.http.api_keys import KEYS_FILE, ensure_key
 from atomstream.system import files
 from atomstream.system.files import FileSystem, load_or_make_secret, temporary_path, write_private
+from tests.paths import REPO
 
 
 class RecordingCalls(FileSystem):
@@ -146,3 +148,16 @@ def test_a_key_that_can_not_be_stored_is_not_given_out(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output error"):
         write_private(tmp_path / "other", b"new", RecordingCalls("rename"))
     assert (tmp_path / "other").read_bytes() == b"kept"
+
+
+def test_only_the_file_layer_renames_and_syncs() -> None:
+    """No other code renames or syncs by itself: it would lack F_FULLFSYNC, Windows' patience and the tests' faults."""
+    direct = re.compile(
+        r"\bos\.(?:replace|renames?|fsync|fdatasync|sync)\b|(?<!disk)(?<!_system)(?<!LOCAL)\.rename\(|\w\.replace\(\w+\)"
+    )
+    found = {
+        path.relative_to(REPO).as_posix()
+        for path in (REPO / "atomstream").rglob("*.py")
+        if direct.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"atomstream/system/files.py", "atomstream/system/own_files.py"}
