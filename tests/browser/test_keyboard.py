@@ -101,7 +101,10 @@ def put_body(reply: Any) -> str:
 
 
 async def test_a_region_is_created_by_keys(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """Enter on "+ Box" creates a focused box in the middle; Delete removes it and moves the focus back."""
+    """Enter on "+ Box" creates a focused box in the middle; Delete removes it and moves the focus back.
+
+    Delete also does that while the creation of the box is still being saved.
+    """
     page = logged_in
     height, width = growth.spec.height, growth.spec.width
     await at_page(page, growth)
@@ -125,11 +128,7 @@ async def test_a_region_is_created_by_keys(logged_in: Any, growth: Growth, serve
     await expect(page.locator("#draw-box")).to_be_focused()
     assert await regions_of(server, growth) == []
 
-
-async def test_a_change_during_a_request_is_kept(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """A box that is deleted while its creation is still being saved stays deleted."""
-    page = logged_in
-    await at_page(page, growth)
+    # A box that is deleted while its creation is still being saved stays deleted.
     arrived, go_on = asyncio.Event(), asyncio.Event()
 
     async def slowly(route: Any) -> None:
@@ -139,7 +138,6 @@ async def test_a_change_during_a_request_is_kept(logged_in: Any, growth: Growth,
         await route.continue_()
 
     await page.route("**/regions", slowly)
-    await tab_to(page, "#draw-box")
     await page.keyboard.press("Enter")
     await arrived.wait()
     await page.keyboard.press("Delete")
@@ -152,20 +150,14 @@ async def test_a_change_during_a_request_is_kept(logged_in: Any, growth: Growth,
     assert await regions_of(server, growth) == []
 
 
-async def test_escape_cancels_drawing(logged_in: Any, growth: Growth) -> None:
-    """Escape cancels the drawing of a box wherever the focus is."""
+async def test_the_focus_returns_to_the_opening_button(logged_in: Any, growth: Growth) -> None:
+    """Enter opens, Escape closes at once, and the focus is where it was before. Escape also cancels a drawing."""
     page = logged_in
     await at_page(page, growth)
     await page.get_by_role("button", name="+ Box").click()
     await expect(page.locator("#draw-box")).to_have_attribute("aria-pressed", "true")
     await page.keyboard.press("Escape")
     await expect(page.locator("#draw-box")).to_have_attribute("aria-pressed", "false")
-
-
-async def test_the_focus_returns_to_the_opening_button(logged_in: Any, growth: Growth) -> None:
-    """Enter opens, Escape closes at once, and the focus is where it was before."""
-    page = logged_in
-    await at_page(page, growth)
     for opener, opened in (
         ("#health-button", "#health"),
         ("#more-button", "#more"),

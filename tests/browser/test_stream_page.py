@@ -271,7 +271,10 @@ async def test_the_image_of_a_past_time(logged_in: Any, growth: Growth) -> None:
 
 
 async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """A box is drawn by pointer, moved by keys, stored by the server and removed by Delete; its trace is charted."""
+    """A box is drawn by pointer, moved by keys, stored by the server and removed by Delete; its trace is charted.
+
+    If the user drags the specular box found by the analysis, it becomes the user's region.
+    """
     page = logged_in
     await at_page(page, growth, 4.0)
 
@@ -305,12 +308,6 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
         await page.keyboard.press("Delete")
     await removed.value
     assert await regions_of(server, growth) == []
-
-
-async def test_the_detected_spot_can_be_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """If the user drags the specular box found by the analysis, it becomes the user's region."""
-    page = logged_in
-    await at_page(page, growth, 4.0)
     spot = page.locator('#overlay g[data-name="specular"] .grab')
     box = await spot.bounding_box()
     async with page.expect_response(lambda reply: reply.request.method == "PUT") as moved:
@@ -318,8 +315,8 @@ async def test_the_detected_spot_can_be_moved(logged_in: Any, growth: Growth, se
         await page.mouse.down()
         await page.mouse.move(box["x"] + box["width"] / 2 + 30, box["y"] + box["height"] / 2 + 20, steps=4)
         await page.mouse.up()
-    (region,) = (await (await moved.value).json())["regions"]
-    assert (region["name"], region["tracked"]) == ("specular", True)
+    (dragged,) = (await (await moved.value).json())["regions"]
+    assert (dragged["name"], dragged["tracked"]) == ("specular", True)
     await expect(page.locator('#overlay g.own[data-name="specular"]')).to_have_count(1)
 
 
