@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
@@ -123,14 +121,14 @@ async def test_signals_report_chunks(serve: Serve) -> None:
     assert [(one.ticket.index, one.committed.repeated) for one in watch.chunks] == [(3, False), (3, True)]
 
 
-@pytest.mark.parametrize("header", ["x", "5-3", "1-2-3", "-1", "1;2", "0-9999999", "10000001", "٣"])
-async def test_bad_lost_headers_are_400(serve: Serve, header: str) -> None:
+async def test_bad_lost_headers_are_400(serve: Serve) -> None:
     """An invalid list of losses, or one that would fill the memory, is 400; the stream is not ended by it."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
-        assert (await client.end(data_id, **{"Atomstream-Lost": header}))[0] == 400
-        assert (await client.entry(data_id))["pipeline_status"] == "stream_active"
+        for header in ("x", "5-3", "1-2-3", "-1", "1;2", "0-9999999", "10000001", "٣"):
+            assert (await client.end(data_id, **{"Atomstream-Lost": header}))[0] == 400, header
+            assert (await client.entry(data_id))["pipeline_status"] == "stream_active", header
 
 
 async def test_concurrent_ends_and_chunks_agree(serve: Serve) -> None:
