@@ -19,6 +19,7 @@ from typing import Any
 from atomstream import RHEEDStreamer
 from atomstream.errors import AtomstreamError
 from tests.faults.fault_helpers import FPS, Film
+from tests.faults.short_retries import shorten
 
 
 @dataclass
@@ -128,6 +129,7 @@ ENDS: dict[str, Callable[[RHEEDStreamer, str, LineWriter], None]] = {
 def main() -> None:
     # A background job of a shell is started with SIGINT ignored, but this test needs it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    shorten()
     orders = Orders(**json.loads(sys.argv[1]))
     teller = LineWriter(orders.side)
     teller.write_line("pid", os.getpid())

@@ -14,13 +14,14 @@ import pytest
 from tests.faults.fault_helpers import Film, StepLog, StoredStream, Tally
 from tests.faults.fault_rig import Rig
 from tests.faults.fault_table import ROWS, Row
+from tests.faults.short_retries import short_retries
 
 NAMED = {row.name: row for row in ROWS}
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with Rig(tmp_path_factory.mktemp("faults") / "rig") as made:
+    with Rig(tmp_path_factory.mktemp("faults") / "rig") as made, short_retries():
         yield made
 
 

@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ChunkConflictError, DrainTimeoutError, StreamFinalizedError
 from tests.faults.fault_helpers import FPS, Film, StoredStream
+from tests.faults.short_retries import short_retries
 from tests.live_server import LiveServer
 from tests.paths import MEMORY
 
@@ -203,7 +204,8 @@ def test_the_streamer_equals_the_model_in_many_examples() -> None:
 def _try(how: settings) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    run_state_machine_as_test(StreamerMachine, settings=how)
+    with short_retries():
+        run_state_machine_as_test(StreamerMachine, settings=how)
 
 
 def test_films_differ() -> None:
