@@ -151,10 +151,10 @@ MAX_UNIT_CHARS: Final = 32
 """Length of the unit of a channel."""
 
 MAX_CHUNK_POINTS: Final = 500_000
-"""Points in a chunk of signals, all channels together."""
+"""Most points in a chunk of signals, all channels together."""
 
 MAX_SIGNAL_BYTES: Final = 32 << 20
-"""Size of such a chunk as JSON."""
+"""Largest chunk of signals as JSON, in bytes."""
 
 EVENT_KIND_PATTERN: Final = "[a-z][a-z0-9_]{0,31}"
 

@@ -255,7 +255,8 @@ ONSET_RANGE = 4.0
 """Length, in periods, of the part before the fit's window in which its onset is searched at a time."""
 
 MAX_ONSET_STEPS = 25
-"""Largest number of such parts: a fast oscillation after hours is not followed through all of them."""
+"""Largest number of parts, each of ONSET_RANGE periods, that are searched: a fast oscillation after hours of growth is
+not followed back to its beginning."""
 
 SHORTEST_REST = 0.25
 """Shortest rest, in periods, that is distinguished from the first part of an oscillation."""

@@ -56,10 +56,11 @@ MIN_INTERFERENCE = 0.12
 """Smallest amplitude of another oscillation of the light, relative to the spot's, that shifts a rate noticeably."""
 
 INTERFERENCE_RANGE = (0.45, 1.8)
-"""Frequencies of such an oscillation, in units of the fitted one."""
+"""Range of the frequencies in which such another oscillation is searched, in units of the fitted frequency."""
 
 MIN_LIGHT_LINE = 6.0
-"""Smallest height of its spectral line in the background, in units of the spectrum's median."""
+"""Smallest height of the line of the other oscillation in the background's spectrum, in units of the spectrum's
+median."""
 
 MIN_LINE_CYCLES = 2.5
 """Fewest oscillations of the light in a window."""

@@ -52,7 +52,7 @@ EVEN_SHARE = 0.25
 difference."""
 
 EVEN_SAMPLES = 4
-"""Number of such profiles in a row that ends a change."""
+"""Number of successive profiles whose differences are below :data:`EVEN_SHARE` that ends a change."""
 
 LONGEST = 60
 """Number of profiles after which a change ends in any case."""

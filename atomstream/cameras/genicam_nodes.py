@@ -33,7 +33,7 @@ class Nodes:
         self._errors = errors
 
     def read(self, *names: str) -> Any:
-        """The value of the first of these nodes that can be read; None if there is none."""
+        """The value of the first of the nodes ``names`` that can be read; None if none can be read."""
         for name in names:
             try:
                 node = self._find(name)
@@ -44,10 +44,10 @@ class Nodes:
         return None
 
     def write(self, setting: str, value: Any, *names: str) -> None:
-        """Write the first of these nodes that the camera has.
+        """Write ``value`` to the first of the nodes ``names`` that the camera has.
 
         Raises:
-            ConfigError: it has none, or refuses the value; the message names ``setting``.
+            ConfigError: the camera has none of them, or refuses the value; the message names ``setting``.
         """
         problem = ""
         for name in names:

@@ -178,7 +178,7 @@ class _ForPrograms(logging.Filter):
     """Removes messages about the server that does not exist, and advice for programs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """False for such a message."""
+        """Return False for a message that is removed."""
         text = record.getMessage()
         return not any(
             words in text for words in (NO_SERVER.endpoint, "chunks in the spool", "buffer_bytes=")

@@ -74,7 +74,7 @@ class AnalystNode(Node):
 
     @property
     def url(self) -> str:
-        """Nothing connects to it."""
+        """An empty text: an analysis process listens on no port."""
         return ""
 
     def _prepare(self) -> None:

@@ -128,12 +128,13 @@ class Recording:
         self.wake.set()
 
     def pause(self) -> None:
-        """Frames from now on do not belong to it."""
+        """End the current span: frames from now on do not belong to the recording."""
         self._spans[-1].end = self.capture.dashcam.end
         self.wake.set()
 
     def stop(self) -> None:
-        """No later frame belongs to it; :meth:`run` returns when all frames before are saved."""
+        """End the recording: later frames do not belong to it, and :meth:`run` returns when all earlier ones are
+        saved."""
         if self._spans and self._spans[-1].end is None:
             self.pause()
         self._stopped = True
@@ -142,7 +143,7 @@ class Recording:
     # -- progress --
 
     def stats(self, all_stats: dict[str, StreamStats]) -> StreamStats | None:
-        """The statistics of its stream among those of its streamer."""
+        """The statistics of the recording's stream, from ``all_stats`` of its streamer."""
         found = all_stats.get(self.data_id)
         if found is not None:
             self._saved.update(found)
@@ -160,7 +161,7 @@ class Recording:
 
     @property
     def waiting_frames(self) -> int:
-        """Frames of the dashcam that belong to it and were not pushed yet."""
+        """Number of frames of the dashcam that belong to the recording and were not pushed yet."""
         newest = self.capture.dashcam.end
         ends = [(span.begin, newest if span.end is None else span.end) for span in self._spans[self._done :]]
         return sum(max(0, end - max(self._position, begin)) for begin, end in ends)

@@ -18,9 +18,9 @@ class SavedTime:
         self._ends: deque[tuple[int, int, float]] = deque()
         self._pushed: deque[tuple[int, float]] = deque()
         self.frames = 0
-        """Frames that are saved."""
+        """Number of frames that are saved."""
         self.time_ms: float | None = None
-        """Time of the last of them in UTC ms."""
+        """Time of the last saved frame in UTC ms; None if no frame is saved."""
 
     def pushed(self, count: int, time_ms: float) -> None:
         """Note that the frame number ``count`` (from 1), captured at ``time_ms``, was pushed."""

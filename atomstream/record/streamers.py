@@ -65,7 +65,7 @@ class Streamers:
             return made
 
     def endpoint_of(self, streamer: AsyncRHEEDStreamer) -> str:
-        """The endpoint of one of these streamers."""
+        """The endpoint of a streamer that this object has made."""
         return next(endpoint for endpoint, one in self._made.items() if one is streamer)
 
     async def close(self) -> None:

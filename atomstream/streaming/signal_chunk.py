@@ -149,5 +149,6 @@ def text_of_shard(shard: bytes, dims: Dims) -> tuple[bytes, bool]:
 
 
 def addressed(text: bytes, data_id: str) -> bytes:
-    """Return the text of a chunk for the stream ``data_id``: one that began without the server has another id there."""
+    """Return the text of a chunk with the id ``data_id``: a stream that began while the server was unreachable has
+    another id on the server than in the spool."""
     return _DATA_ID.sub(lambda _found: b'{"data_id":' + json.dumps(data_id).encode(), text, count=1)

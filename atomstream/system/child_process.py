@@ -81,7 +81,8 @@ def child_command(module: str) -> tuple[str, ...]:
 
 
 def child_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for such a child: relative entries of ``PYTHONPATH`` become absolute, empty ones are left out.
+    """The environment for a child process of atomstream: relative entries of ``PYTHONPATH`` become absolute, empty ones
+    are left out.
 
     An empty entry, as ``PYTHONPATH=$PYTHONPATH:/lab`` makes, is the present folder.
     """

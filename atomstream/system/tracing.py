@@ -58,7 +58,8 @@ def received(given: Mapping[str, str]) -> Any:
 
 @contextmanager
 def span(name: str, parent: Any = None, **attributes: str | int | float) -> Iterator[None]:
-    """A span for the duration of the block, which is the current one in it. An exception is recorded in it.
+    """A span that lasts as long as the block and is the current span within it. An exception of the block is recorded
+    in the span.
 
     ``parent`` is a context of :func:`current` or :func:`received`; None: the current one.
     """

@@ -38,7 +38,7 @@ Values: TypeAlias = npt.NDArray[Any]
 
 
 class Column:
-    """The files of one such array in ``folder``. Not thread-safe: one writer at a time."""
+    """The files of one column in ``folder``. Not thread-safe: one writer at a time."""
 
     def __init__(self, folder: Path, files: ArchiveFiles, dtype: np.dtype[Any], fill: float) -> None:
         self._folder = folder
