@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from atomstream.cli.console import printable
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.people_options import data_option, open_folder
 
@@ -49,5 +50,5 @@ def audit(last: int, by: str | None, stream: str | None, as_json: bool, data_dir
         for project_id, name in folder.projects.items():
             what = what.replace(project_id, name)
         text = f"{entry.at[:19].replace('T', ' ')}  {entry.by} ({entry.via}{where}): {what}"
-        click.echo("".join(one if one.isprintable() else "?" for one in text))
+        click.echo(printable(text))
     return ExitCode.DONE

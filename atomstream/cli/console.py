@@ -226,6 +226,11 @@ class Progress:
         return (sent_last - sent_first) / max(last - first, 1e-3) if now - last < RATE_S else 0.0
 
 
+def printable(text: str) -> str:
+    """``text`` with ? in place of control characters: names come from others, and must not command the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def fitted(parts: list[str], width: int) -> str:
     """Join the parts by two blanks, within ``width`` characters: a long part is cut, others may be left out."""
     line = parts[0]

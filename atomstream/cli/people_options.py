@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
+from atomstream.cli.console import printable
 from atomstream.cli.exit_codes import require_server
 from atomstream.cli.options import data_dir_option
 from atomstream.cli.service_urls import CATALOGUE_HELP, without_secret
@@ -187,7 +188,7 @@ def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows in columns; what can't be printed is escaped."""
     cells = [
         head,
-        *(tuple("".join(c if c.isprintable() else "?" for c in one) for one in row) for row in rows),
+        *(tuple(map(printable, row)) for row in rows),
     ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:

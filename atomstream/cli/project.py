@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from atomstream.cli.console import printable
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.options import connection_options
 from atomstream.errors import ConflictError
@@ -47,7 +48,7 @@ def create(name: str, endpoint: str | None, api_key: str | None) -> int:
 def list_all(endpoint: str | None, api_key: str | None) -> int:
     """Print UUID and name of every project that the API key can see."""
     for listed in call_service(lambda api: api.list_projects(), endpoint, api_key):
-        click.echo(f"{listed.id}  {listed.name}")
+        click.echo(f"{listed.id}  {printable(listed.name)}")
     return ExitCode.DONE
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from atomstream.cli.console import console
+from atomstream.cli.console import console, printable
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.login import NO_SERVER
 from atomstream.record.capture import CapturePlan
@@ -145,7 +145,7 @@ def _describe(entry: RecordingEntry) -> str:
         place = "on this computer; after `atomstream login` the next start, or `atomstream spool resume`, sends it"
     else:
         place = f"on this computer; the next start, or `atomstream spool resume`, sends the rest to {entry.endpoint}"
-    name = "".join(c if c.isprintable() else "?" for c in entry.name)
+    name = printable(entry.name)
     return f"Recorded {name}: {span_text(entry.seconds)}, {entry.frames} frames, {entry.lost} lost{saved} ({place})."
 
 

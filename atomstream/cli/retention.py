@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from atomstream.cli.configuration import merged
-from atomstream.cli.console import console
+from atomstream.cli.console import console, printable
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.options import connection_options
 from atomstream.cli.project import call_service
@@ -115,7 +115,7 @@ def _offline(config: Path, *, preview: bool) -> Any:
 def _show(report: Mapping[str, Any], what: str) -> int:
     for action in report["actions"]:
         kept = f"1 frame in {action['every']} stays" if action["every"] else "no frame stays"
-        name = "".join(c if c.isprintable() else "?" for c in action["name"])
+        name = printable(action["name"])
         click.echo(
             f"{action['data_id']}  {action['freed_bytes'] / 1e6:9.1f} MB  {kept}: {action['why']}  {name}"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from atomstream.cli.console import console
+from atomstream.cli.console import console, printable
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.options import connection_options
 from atomstream.config import explicit_endpoint, resolve_spool_dir
@@ -141,7 +141,7 @@ def status_table(status: SpoolStatus) -> str:
 def _row(stream: StreamStatus) -> tuple[str, ...]:
     return (
         stream["data_id"],
-        _printable(stream["name"]),
+        printable(stream["name"])[:40],
         "none yet" if stream["endpoint"] == NO_SERVER.endpoint else stream["endpoint"],
         str(stream["chunks_pending"]),
         f"{stream['bytes'] / 1e6:.1f}",
@@ -150,14 +150,9 @@ def _row(stream: StreamStatus) -> tuple[str, ...]:
     )
 
 
-def _printable(text: str) -> str:
-    # A stream name may contain control characters, which must not reach the terminal.
-    return "".join(c if c.isprintable() else "?" for c in text)[:40]
-
-
 def _state(stream: StreamStatus) -> str:
     if stream["problem"]:
-        return f"can't be read: {_printable(stream['problem'])}"
+        return f"can't be read: {printable(stream['problem'])[:40]}"
     state = "ended" if stream["ended"] else "being finalized" if stream["finalizing"] else "open"
     return f"{state}, in use" if stream["locked"] else state
 

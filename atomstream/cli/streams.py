@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from atomstream.cli.console import printable
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.options import connection_options
 from atomstream.cli.project import call_service
@@ -37,9 +38,9 @@ def list_streams(keywords: tuple[str, ...], endpoint: str | None, api_key: str |
       atomstream streams list GaN
     """
     for found in call_service(lambda api: api.list_streams(keywords), endpoint, api_key):
-        project = _printable(found.project or "-")
+        project = printable(found.project or "-")
         click.echo(
-            f"{found.data_id}  {found.status:<18}  {found.length_s:8.1f} s  {project}  {_printable(found.name)}"
+            f"{found.data_id}  {found.status:<18}  {found.length_s:8.1f} s  {project}  {printable(found.name)}"
         )
     return ExitCode.DONE
 
@@ -126,7 +127,7 @@ def move(
         return await api.move_stream(data_id, to)
 
     for change in call_service(move_one, endpoint, api_key):
-        click.echo(_printable(f"{data_id} {change}."))
+        click.echo(printable(f"{data_id} {change}."))
     click.echo(f"Moved {data_id}.")
     return ExitCode.DONE
 
@@ -170,8 +171,3 @@ def delete(data_ids: tuple[str, ...], yes: bool, endpoint: str | None, api_key: 
 
     call_service(delete_all, endpoint, api_key)
     return ExitCode.DONE
-
-
-def _printable(text: str) -> str:
-    # A name may contain control characters, which must not reach the terminal.
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from atomstream.server import dashboard
 from atomstream.server.context import CONTEXT, ServerContext, visible_in
@@ -14,7 +15,7 @@ from atomstream.server.http.gate import Gate, require_access
 from atomstream.server.http.memory_budget import MEMORY, MemoryBudget, bound_memory
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.path_prefix import add_routes
-from atomstream.server.http.responses import DISK, errors_to_replies
+from atomstream.server.http.responses import DISK, HttpError, errors_to_replies
 from atomstream.server.routes import (
     alarms,
     analysis,
@@ -75,6 +76,7 @@ def build_app(
             *([dashboard.refresh_shared_sessions] if context.documents.is_shared else []),
             require_access(gate, dashboard.principal_of_session, visible),
             guard.note_allowed(),
+            _deleted_meanwhile(context),
         ]
     )
     app[CONTEXT], app[DISK] = context, context.disk
@@ -85,6 +87,22 @@ def build_app(
     app.on_cleanup.append(_closing(gate))
     app.on_response_prepare.append(_set_server_header)
     return app
+
+
+def _deleted_meanwhile(context: ServerContext) -> Any:
+    """A middleware: whatever fails because its stream was deleted during the request is answered with 410."""
+
+    @web.middleware
+    async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except (HttpError, web.HTTPException):
+            raise
+        except Exception:
+            context.streams.refuse_deleted(request.match_info.get("data_id", ""))
+            raise
+
+    return checked
 
 
 def _closing(gate: Gate) -> Callable[[web.Application], Awaitable[None]]:

@@ -16,14 +16,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from benchmarks.attacks import insiders, strangers
+from benchmarks.attacks import insiders, memory, strangers
 from benchmarks.attacks.bystander import bystander
 from benchmarks.attacks.rig import Outcome, Rig
 from benchmarks.lab_server import LabServer
 
 Case: TypeAlias = Callable[[Rig, float], Awaitable[Outcome]]
 
-CASES: Final[Mapping[str, Case]] = {**strangers.CASES, **insiders.CASES}
+CASES: Final[Mapping[str, Case]] = {**strangers.CASES, **insiders.CASES, **memory.CASES}
 HEADS: Final = (
     "case",
     "tries",

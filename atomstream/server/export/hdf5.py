@@ -110,7 +110,7 @@ class _Tables:
     def _dataset(self, name: str, dtype: Any, unit: str, long_name: str, rows: int) -> h5py.Dataset:
         chunks = (min(rows, CHUNK_VALUES),) if rows else None
         made = self._group.create_dataset(name, (rows,), dtype, chunks=chunks)
-        made.attrs["units"], made.attrs["long_name"] = unit, long_name
+        made.attrs["units"], made.attrs["long_name"] = _text(unit), _text(long_name)
         return made
 
     def _make_frames(self, group: h5py.Group, time: h5py.Dataset, rows: int) -> h5py.Dataset:
@@ -187,14 +187,14 @@ def _write_annotations(growth: Growth, entry: h5py.Group) -> None:
     values = _group(entry, "final_values", "NXcollection")
     for name, measurement in status.values.items():
         value = values.create_dataset(name, data=_nan(measurement.value))
-        value.attrs["units"] = measurement.unit
+        value.attrs["units"] = _text(measurement.unit)
         value.attrs["sigma"] = _nan(measurement.sigma)
         value.attrs["why_undetermined"] = _text(measurement.why)  # it may have the name of a region
         value.attrs["note"] = _text(measurement.note)
     calibration = _group(entry, "calibration", "NXcollection")
     for name, given in msgspec.to_builtins(status.calibration).items():
         if given is not None:
-            calibration[name] = given
+            calibration[name] = _text(given) if isinstance(given, str) else given
     entry["regions_json"] = msgspec.json.encode(status.regions).decode()
 
 

@@ -11,6 +11,8 @@ from atomstream.results import Event
 from atomstream.server.export.growth import Growth, Piece, plain_text, utc_text
 
 RATE = "growth_rate_ml_s"
+FORMULA_SIGNS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
+"""First characters of what a spreadsheet computes; some also take those of full width."""
 
 
 def write_csv(growth: Growth, path: Path) -> None:
@@ -81,4 +83,4 @@ def number_text(value: float) -> str:
 def safe_text(text: str) -> str:
     """A user's text for a cell. One that a spreadsheet would compute gets an apostrophe in front."""
     line = " ".join(plain_text(text).split())
-    return f"'{line}" if line[:1] in {"=", "+", "-", "@"} else line
+    return f"'{line}" if line[:1] in FORMULA_SIGNS else line

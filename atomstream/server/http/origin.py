@@ -37,15 +37,13 @@ def guard_origin(guard: HostGuard) -> Any:
     @web.middleware
     async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "")
-        if not guard.accepts(host):
+        # ``request.host`` is the name in the request line if the address there is complete, as for a proxy.
+        if not (guard.accepts(host) and guard.accepts(request.host)):
             raise HttpError(
                 403,
                 "The Host header names another server. If clients use that name for this server, add it to the "
                 "allowed hosts when starting it.",
             )
-        target = request.rel_url  # the address of a request line may be complete, as for a proxy
-        if target.absolute and not guard.accepts(target.authority):
-            raise HttpError(403, "The address of the request names another server.")
         origin = request.headers.get("Origin")
         if origin is not None and not guard.is_own_page(origin, host):
             raise HttpError(403, "Requests from pages of other sites are not accepted (Origin).")

@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from atomstream.errors import ConfigError
+from atomstream.server.http.expectation import expect_nothing
 
 _PREFIX: Final = web.AppKey("path_prefix", str)
 _OWN_PATHS: Final = web.AppKey("own_paths", dict[web.AbstractResource, str])
@@ -38,7 +39,11 @@ def add_routes(app: web.Application, routes: Iterable[web.AbstractRouteDef], pre
 
     :func:`check_prefix` has accepted the prefix.
     """
-    known = [route for route in routes if isinstance(route, web.RouteDef)]
+    known = [
+        web.RouteDef(one.method, one.path, one.handler, {**one.kwargs, "expect_handler": expect_nothing})
+        for one in routes
+        if isinstance(one, web.RouteDef)
+    ]
     own = app.add_routes(known)
     app[_PREFIX], app[_OWN_PATHS] = prefix, {}
     if prefix:

@@ -12,9 +12,10 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from atomstream.protocol import MAX_NAME_CHARS
+from atomstream.server.http.expectation import invite_body
 from atomstream.server.http.memory_budget import HOLDING
 from atomstream.server.http.responses import HttpError
-from atomstream.server.settings import MAX_JSON_BYTES
+from atomstream.server.settings import USUAL_JSON_BYTES
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ JSON_DEADLINE_S = 15.0
 
 
 async def read_json(
-    request: web.Request, kind: type[T], *, strings: bool = False, most: int = MAX_JSON_BYTES
+    request: web.Request, kind: type[T], *, strings: bool = False, most: int = USUAL_JSON_BYTES
 ) -> T:
     """The JSON body of ``request``, of at most ``most`` bytes, as ``kind``.
 
@@ -49,13 +50,14 @@ async def read_json(
         raise HttpError(400, f"The JSON body is not valid: {error}.") from None
 
 
-async def read_bounded(request: web.Request, most: int = MAX_JSON_BYTES) -> bytes:
+async def read_bounded(request: web.Request, most: int = USUAL_JSON_BYTES) -> bytes:
     """The body of ``request``, at most ``most`` bytes, within ``JSON_DEADLINE_S``; raises HttpError otherwise."""
     refuse_encoded(request)
     if (request.content_length or 0) > most:
         raise HttpError(413, f"The body is too long: at most {most} bytes are read.")
     try:
         async with asyncio.timeout(JSON_DEADLINE_S):
+            await invite_body(request)
             return await _read_limited(request, most)
     except TimeoutError:
         raise HttpError(408, f"The body did not arrive within {JSON_DEADLINE_S:g} s.") from None

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from atomstream.arguments import check_attributes
+from atomstream.arguments import MAX_ATTRIBUTES_BYTES, check_attributes
 from atomstream.errors import ConfigError
 from atomstream.protocol import STREAM_PATH
 from atomstream.server.archive.metadata import NamedId, StreamMetadata, read_about
@@ -53,7 +53,7 @@ class StreamChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def change_stream(request: web.Request) -> web.Response:
     """``PATCH /rheed/stream/{data_id}``: rename a stream, move it to another project or sample, or add attributes."""
     context, data_id = context_of(request), checked_id(request.match_info["data_id"])
-    wanted = await read_json(request, StreamChanges)
+    wanted = await read_json(request, StreamChanges, most=2 * MAX_ATTRIBUTES_BYTES)
     before = await context.streams.about(data_id)
     principal, fields = principal_of(request), dict[str, Any]()
     if wanted.name is not UNSET:

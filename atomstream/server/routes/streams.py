@@ -38,6 +38,7 @@ from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.people.rights import Principal, Right
 from atomstream.server.ports.placement import Notice
 from atomstream.server.routes.annotations import CalibrationBody
+from atomstream.server.settings import MAX_JSON_BYTES
 from atomstream.server.signals.stream import SignalsAbout
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
@@ -108,7 +109,7 @@ async def create_stream(request: web.Request) -> web.Response:
 @access(Right.WRITE, browser=False)
 async def link_sample(request: web.Request) -> web.Response:
     """``POST /data_entries/physical_sample``."""
-    context, wanted = context_of(request), await read_json(request, SampleLink)
+    context, wanted = context_of(request), await read_json(request, SampleLink, most=MAX_JSON_BYTES)
     principal = principal_of(request)
     if not await context.catalogue.sees_sample(wanted.physical_sample_id.lower(), principal.projects):
         raise unknown_name("physical sample", wanted.physical_sample_id)
@@ -128,7 +129,7 @@ async def link_sample(request: web.Request) -> web.Response:
 @access(Right.WRITE, browser=False)
 async def link_tags(request: web.Request) -> web.Response:
     """``POST /tags/data-items/``: add tags; existing tags stay."""
-    context, wanted = context_of(request), await read_json(request, TagLink)
+    context, wanted = context_of(request), await read_json(request, TagLink, most=MAX_JSON_BYTES)
     tags = await named_ids(context, Tag, wanted.tag_ids, "tag")
     for data_id in await known_streams(context, principal_of(request), wanted.data_ids):
         if context.tool_signals.known([data_id]):

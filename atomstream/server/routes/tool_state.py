@@ -54,6 +54,10 @@ T = TypeVar("T")
 
 NUMBER_BYTES: Final = 48
 """Memory of a number of a chunk: as it is decoded, and as it is stored."""
+MAX_NEW_BYTES: Final = 1 << 18
+"""Longest body that makes a stream: it may have 64 rules."""
+MAX_BRACKETS: Final = 8 * MAX_CHANNELS
+"""Most brackets of each kind in a chunk: two for each channel, and those in names."""
 INLINE_BYTES: Final = 1 << 18
 """Longer bodies are decoded in a thread, so that they do not block the loop."""
 PIECE_POINTS: Final = 10_000
@@ -79,7 +83,7 @@ class NewSignals(msgspec.Struct, frozen=True):
 @access(Right.WRITE, browser=False)
 async def create_signals(request: web.Request) -> web.Response:
     """``POST /tool-state/stream/initialize``: create a stream of signals."""
-    wanted, context = await read_json(request, NewSignals), context_of(request)
+    wanted, context = await read_json(request, NewSignals, most=MAX_NEW_BYTES), context_of(request)
     try:
         for text in wanted.marks:
             MarkRule.parse(text)
@@ -124,8 +128,11 @@ async def store_chunks(request: web.Request) -> web.Response:
 
 async def _read_chunk(request: web.Request, kind: type[T]) -> T:
     data = await read_bounded(request, MAX_SIGNAL_BYTES)
+    # Counted before any of them takes memory, and time of the event loop: decoding does not release the interpreter.
+    if max(data.count(b"{"), data.count(b"[")) > MAX_BRACKETS:
+        raise HttpError(400, f"A chunk has at most {MAX_CHANNELS} channels. Nothing was stored.")
     numbers = data.count(b",") + 1
-    if numbers > 2 * MAX_CHUNK_POINTS + 8 * MAX_CHANNELS:  # before any of them takes memory
+    if numbers > 2 * MAX_CHUNK_POINTS + 8 * MAX_CHANNELS:
         raise HttpError(413, f"A chunk has at most {MAX_CHUNK_POINTS} points. Nothing was stored; split it.")
     request[HOLDING].grow(len(data) + NUMBER_BYTES * numbers)
     if len(data) > INLINE_BYTES:

@@ -225,6 +225,8 @@ async def note_stored(context: ServerContext, stored: ChunkStored) -> None:
         await context.streams_table.note_chunk(ticket.data_id, reaches)
         await context.lifecycle.data_came(ticket.data_id, Geometry.of(ticket))
     except Exception as error:
+        if ticket.data_id in context.streams.deleted:  # meanwhile
+            return
         log_failure(
             log,
             error,

@@ -15,6 +15,7 @@ from aiohttp import StreamReader, web
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.records import CommitResult, UploadClaims
 from atomstream.server.archive.stream_archive import Observe, StreamArchive
+from atomstream.server.http.expectation import invite_body
 from atomstream.server.http.requests import refuse_encoded
 from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
@@ -137,6 +138,7 @@ class Ingest:
         body = _Body(archive)
         try:
             async with self._deadline(upload):
+                await invite_body(request)
                 await self._copy(request, body, length, upload)
             if may_commit is not None:
                 await may_commit()

@@ -24,7 +24,8 @@ from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.archive.metadata import NamedId, read_about
 from atomstream.server.export.formats import FORMATS, write_export
 from atomstream.server.export.growth import Growth
-from atomstream.server.live.messages import SegmentRecord
+from atomstream.server.live.annotation_records import CalibrationRecord
+from atomstream.server.live.messages import MeasurementRecord, SegmentRecord
 from atomstream.server.routes import export as export_route
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
@@ -76,7 +77,11 @@ def hostile(growth: Growth) -> Growth:
         SegmentRecord,
     )
     status = msgspec.structs.replace(
-        growth.status, events=sorted(marks, key=lambda one: one.at_s), segments=[segment] * 1000
+        growth.status,
+        events=sorted(marks, key=lambda one: one.at_s),
+        segments=[segment] * 1000,
+        values={"growth_rate_nm_s": MeasurementRecord(1.0, 0.1, HOSTILE, HOSTILE, HOSTILE)},
+        calibration=CalibrationRecord(layer_thickness_nm=0.3, layer_unit=HOSTILE),
     )
     return replace(growth, metadata=about, status=status)
 
