@@ -80,6 +80,7 @@ class LinearPart:
         self._norms: F64 = np.empty(0)
         self._coefficients: F64 = np.empty(0)
         self._rest: F64 = np.empty(0)
+        self._residuals: F64 = np.empty(0)
         self._factors: tuple[F64, npt.NDArray[np.int32]] = np.empty((0, 0)), np.empty(0, np.int32)
 
     def rows(self, frequency: float, decay: float, drift: float) -> F64:
@@ -105,6 +106,8 @@ class LinearPart:
 
     def solve(self, frequency: float, decay: float, drift: float) -> tuple[F64, F64]:
         """Return linear coefficients and residuals, with the ridge rows, for a frequency (Hz), decay (1/s), drift."""
+        if self._solved == (frequency, decay, drift):  # a search begins with two calls at the same parameters
+            return self._coefficients, self._residuals
         rows: F64 = self.rows(frequency, decay, drift)
         gram: F64 = rows @ rows.T
         norms = np.sqrt(gram.diagonal())
@@ -119,8 +122,9 @@ class LinearPart:
         rest: F64 = self._y - coefficients @ rows
         self._projected, self._norms, self._factors = rows, norms, (lu, pivots)
         self._coefficients, self._rest = coefficients, rest
+        self._residuals = np.concatenate([rest, -(penalty * coefficients)[self._penalised]])
         self._solved = (frequency, decay, drift)
-        return coefficients, np.concatenate([rest, -(penalty * coefficients)[self._penalised]])
+        return coefficients, self._residuals
 
     def slopes(self, frequency: float, decay: float, drift: float) -> F64:
         """Return the derivatives (2 or 3, N + ridge rows) of the residuals that :meth:`solve` returns.

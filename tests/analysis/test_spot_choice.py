@@ -34,19 +34,16 @@ GROWTH = 0.75 + 0.25 * np.cos(2 * np.pi * 0.4 * T)
 
 
 def test_the_spot_that_changes_is_chosen() -> None:
-    """The brighter reflection is left for the spot that oscillates, with an event."""
-    events, x, _ = _fed(_film(GROWTH, np.full(120, 200.0)))
+    """The brighter reflection is left for the spot that oscillates, with an event.
+
+    Segments are cut there, and the note of the count states from when on it counts.
+    """
+    batch = Analyzer(FPS).feed(0, _film(GROWTH, np.full(120, 200.0)))
+    x = batch.frames["specular_x"]
     assert x[0] == pytest.approx(REFLECTION[1], abs=1.0)
     assert x[-1] == pytest.approx(64.0, abs=1.0)
-    assert len(events) == 1
-    assert events[0].time_s < 8.0
-
-
-def test_a_segment_begins_with_the_chosen_spot() -> None:
-    """Segments are cut where the other spot is chosen, and the note of the count states from when on it counts."""
-    analyzer = Analyzer(FPS)
-    batch = analyzer.feed(0, _film(GROWTH, np.full(120, 200.0)))
     (event,) = [e for e in batch.events if e.kind == "spot"]
+    assert event.time_s < 8.0
     before, after = batch.segments
     assert before.end_s == after.start_s == pytest.approx(event.time_s)
     assert after.label == "another spot"

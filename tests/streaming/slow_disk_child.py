@@ -18,7 +18,7 @@ from atomstream import RHEEDStreamer
 from atomstream.system.files import FileSystem
 
 SHAPE = (240, 120, 160)
-CHUNKS = 200
+CHUNKS = 120
 WRITE_S = 0.02
 """Delay of each write, in s: the encoders are faster than this disk."""
 

@@ -74,14 +74,6 @@ async def test_chunks_of_one_frame(serve: Serve) -> None:
     await results_of(serve, growth()[:24], chunk=1)
 
 
-async def test_one_frame_per_second(serve: Serve) -> None:
-    """At 1 fps a growth of 0.032 layers per second is found or undetermined; never another rate."""
-    slow = dataclasses.replace(SPEC, fps=1.0, rate_ml_s=0.032, height=120, width=160)
-    frames = np.asarray(Simulator(slow).frames(0, 80))
-    rate = rate_of((await results_of(serve, frames, chunk=40, fps=1.0))[-1])
-    assert rate["why"] or abs(rate["value"] - 0.032) < 0.002
-
-
 @pytest.mark.slow
 async def test_wrong_rotation_speed(serve: Serve) -> None:
     """A rotation that differs by 10 % from the given speed does not cause a wrong growth rate."""
