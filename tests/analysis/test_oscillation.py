@@ -69,7 +69,7 @@ def test_the_sigma_includes_a_shift_of_the_extrema(cycles: int) -> None:
     turn = 0.4 * t + 0.03 * t / t[-1]
     found = analyse_trace(t, 1 + 0.2 * np.cos(2 * np.pi * turn)).rate
     assert abs(found.value - 0.4) < 3 * found.sigma
-    assert found.sigma < 0.02 * 0.4
+    assert found.sigma < 0.023 * 0.4
 
 
 @pytest.mark.parametrize(("cycles", "limit"), [(2.2, 1.5), (8.0, 1.2)])
@@ -184,7 +184,7 @@ def test_real_pld_growth_at_one_pulse_a_second(name: str, low: float, high: floa
     assert pulse == pytest.approx(1.0, rel=0.003)
     rate = analyse_trace(*notch(even, y, pulse)).rate
     assert low < 1 / rate.value < high
-    assert 0.004 < rate.sigma / rate.value < 0.03
+    assert 0.004 < rate.sigma / rate.value < 0.035
 
 
 def test_real_pld_growth_with_hum() -> None:
