@@ -279,7 +279,7 @@ class _Follower:
                 async for batch in batches:
                     if self._origin_ms is None:  # the first results
                         self._describe(await self._client.analysis(self._data_id))
-                    self._take(batch)
+                    self._apply(batch)
         finally:
             for task in others:
                 task.cancel()
@@ -287,7 +287,7 @@ class _Follower:
         await self._next_picture()
         self._end(freshness.ENDED, self._rate.why)
 
-    def _take(self, batch: ResultBatch) -> None:
+    def _apply(self, batch: ResultBatch) -> None:
         if batch.count:
             numbers = np.arange(batch.start, batch.start + batch.count)
             self._trace.add(numbers, batch.time_s, batch[self._widget.trace_name])

@@ -53,10 +53,10 @@ async def send_mark(api: ResultsApi, data_id: str, event: dict[str, Json], annou
     return await retrying(lambda: api.mark(data_id, event), attempts=ATTEMPTS)
 
 
-def _check_announced(announced: bool | None, data_id: str, lacks: str, advice: str = "") -> None:
+def _check_announced(announced: bool | None, data_id: str, refusal: str, advice: str = "") -> None:
     if announced is False:
         raise StreamError(
-            f"Stream {data_id} is on a server that {lacks} (it did not announce itself as an atomstream server). "
+            f"Stream {data_id} is on a server that {refusal} (it did not announce itself as an atomstream server). "
             f"Nothing was sent, and the frames are not affected{advice}.",
             data_id=data_id,
         )

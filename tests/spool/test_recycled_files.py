@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 
-def spares(stream: StreamSpool) -> list[Path]:
+def recycled_files(stream: StreamSpool) -> list[Path]:
     return list(stream.folder.glob("spare-*"))
 
 
@@ -70,10 +70,10 @@ def test_recycled_files_are_counted_and_removed(tmp_path: Path) -> None:
         stream.put(shard(index))
     for index in range(5):
         stream.mark_stored(index)
-    assert 0 < len(spares(stream)) <= 2
+    assert 0 < len(recycled_files(stream)) <= 2
     assert usage_of(stream.folder) == record_bytes(stream.folder) > stream.pending_bytes()
     stream.close()
-    assert not spares(stream)
+    assert not recycled_files(stream)
     assert usage_of(stream.folder) == stream.pending_bytes() > 0
 
 
@@ -90,7 +90,7 @@ def test_no_files_are_kept_if_space_is_short(tmp_path: Path) -> None:
     for index in range(2):
         small.put(shard(index))
     small.mark_stored(0)
-    assert not spares(small)
+    assert not recycled_files(small)
     assert usage_of(small.folder) == small.pending_bytes() == record.nbytes
     small.close()
 
@@ -101,11 +101,11 @@ def test_recycled_files_are_removed_for_a_large_record(tmp_path: Path) -> None:
     stream = spool.create_stream(ENDPOINT, spec())
     stream.put(shard(0))
     stream.mark_stored(0)
-    assert len(spares(stream)) == 1
+    assert len(recycled_files(stream)) == 1
     large = stream.put(shard(1, side=600))
     assert large is not None
     assert large.nbytes > 1 << 20
-    assert not spares(stream)
+    assert not recycled_files(stream)
     assert usage_of(stream.folder) == large.nbytes
     stream.close()
 
@@ -116,9 +116,9 @@ def test_recycled_files_of_another_stream_are_removed(tmp_path: Path) -> None:
     idle, busy = spool.create_stream(ENDPOINT, spec("idle")), spool.create_stream(ENDPOINT, spec("busy"))
     idle.put(shard(0, data_id="idle"))
     idle.mark_stored(0)
-    assert len(spares(idle)) == 1
+    assert len(recycled_files(idle)) == 1
     assert busy.put(shard(0, data_id="busy", side=600)) is not None
-    assert not spares(idle)
+    assert not recycled_files(idle)
     assert usage_of(idle.folder) == 0
     idle.close()
     busy.close()
@@ -178,13 +178,13 @@ def test_recycled_files_of_a_dead_process_are_removed(tmp_path: Path) -> None:
     stream.put(shard(0))
     stream.put(shard(1))
     stream.mark_stored(0)
-    (spare,) = spares(stream)
+    (spare,) = recycled_files(stream)
     stream.close()
     spare.write_bytes(os.urandom(5000))
     assert new_spool(tmp_path).status()["bytes"] == record_bytes(stream.folder)
-    assert not spares(stream)  # every new Spool removes it, whichever stream it then opens
+    assert not recycled_files(stream)  # every new Spool removes it, whichever stream it then opens
     spare.write_bytes(os.urandom(5000))
     again = reopened(tmp_path)
-    assert not spares(again)
+    assert not recycled_files(again)
     assert usage_of(again.folder) == again.pending_bytes() > 0
     again.close()

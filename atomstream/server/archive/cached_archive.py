@@ -83,7 +83,7 @@ class CachedArchive(StreamArchive):
 
     def _make_thinned(self) -> ThinnedFrames:
         self._shared_thinned = SharedThinnedFrames(
-            self._index, self.files, self._stripes, self.shared, self._send_kept, self._take_kept
+            self._index, self.files, self._stripes, self.shared, self._send_kept, self._fetch_kept
         )
         return self._shared_thinned
 
@@ -226,9 +226,9 @@ class CachedArchive(StreamArchive):
         shard = body.read_bytes()
         if self.shared.create_chunk(claims.index, shard):
             return True
-        return not self._take_stored(claims, body, shard)
+        return not self._use_stored(claims, body, shard)
 
-    def _take_stored(self, claims: UploadClaims, body: Path, shard: bytes) -> bool:
+    def _use_stored(self, claims: UploadClaims, body: Path, shard: bytes) -> bool:
         """Replace ``body`` by the chunk that is stored, if its frames are equal; False if that one was damaged."""
         stored = self.incoming()
         try:
@@ -340,11 +340,11 @@ class CachedArchive(StreamArchive):
 
     def _drop_thinned(self) -> None:
         """Copy from the store which frames are left, and remove the folder's shards, which still contain all frames."""
-        self._take_kept()
+        self._fetch_kept()
         for shard in self._index.group.shards.glob("*/0/0"):
             self._file_system.unlink(shard)
 
-    def _take_kept(self) -> None:
+    def _fetch_kept(self) -> None:
         kept = f"{self._index.group.folder.name}/{KEPT}"
         for name in sorted(self.shared.names(kept), key=lambda name: name.endswith(DOCUMENT)):
             self._restore(name, self._fetched(name))

@@ -24,7 +24,7 @@ from atomstream.server.ports.store import ObjectMissingError
 class SharedThinnedFrames(ThinnedFrames):
     """See :class:`ThinnedFrames`; ``shared`` has the shards. Methods may also raise StoreUnavailableError.
 
-    ``send()`` copies ``frame_kept`` and its documents to the store, ``take()`` copies them from there.
+    ``send()`` copies ``frame_kept`` and its documents to the store, ``fetch()`` copies them from there.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class SharedThinnedFrames(ThinnedFrames):
         stripes: Sequence[threading.Lock],
         shared: SharedStream,
         send: Callable[[], None],
-        take: Callable[[], None],
+        fetch: Callable[[], None],
     ) -> None:
         super().__init__(index, files, stripes)
         self._shared = shared
         self._send = send
-        self._take = take
+        self._fetch = fetch
         self._all_there = False
 
     def plan(self, wanted: Callable[[int, int], Mask]) -> int:
@@ -87,7 +87,7 @@ class SharedThinnedFrames(ThinnedFrames):
     def mend(self, about: Mapping[str, Any]) -> None:
         """As in the base class; from the store if it has the array."""
         if is_planned(about) and not self.exists:
-            self._take()
+            self._fetch()
         super().mend(about)
 
     def note_stored(self, index: int) -> None:

@@ -65,10 +65,10 @@ class PasswordCheck:
         if any(waits):
             for one, wait in zip(names, waits, strict=True):
                 if not wait:
-                    self._counts.take_back(one)
+                    self._counts.uncount(one)
             raise self._too_many(max(waits), address)
         if self._waiting >= MAX_WAITING:
-            self._take_back(names)
+            self._uncount(names)
             raise HttpError(
                 503, "Too many people are signing in at once; try again.", headers={"Retry-After": "2"}
             )
@@ -76,12 +76,12 @@ class PasswordCheck:
         if user is None:
             self._tally.note(address)
             raise HttpError(401, WRONG)
-        self._take_back(names)
+        self._uncount(names)
         return user
 
-    def _take_back(self, names: list[bytes]) -> None:
+    def _uncount(self, names: list[bytes]) -> None:
         for one in names:
-            self._counts.take_back(one)
+            self._counts.uncount(one)
 
     def _too_many(self, wait_s: float, address: str | None) -> HttpError:
         self._tally.note(address)

@@ -34,19 +34,19 @@ class MemoryBudget:
         self.used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def take(self, nbytes: int) -> bool:
+    def try_acquire(self, nbytes: int) -> bool:
         """Count so many bytes more; False, and nothing is counted, if they are more than what is left."""
         if self.used + nbytes > self.limit:
             return False
         self.used += nbytes
         return True
 
-    def give_back(self, nbytes: int) -> None:
+    def release(self, nbytes: int) -> None:
         """The bytes are free again."""
         self.used -= nbytes
         while self._waiting:
             wanted, free = self._waiting[0]
-            if not free.done() and not self.take(wanted):
+            if not free.done() and not self.try_acquire(wanted):
                 return
             self._waiting.popleft()
             if not free.done():
@@ -56,20 +56,20 @@ class MemoryBudget:
     async def room(self, nbytes: int) -> AsyncIterator[None]:
         """Wait until so many bytes are free (at most the limit), and count them for the duration of the block."""
         wanted = min(nbytes, self.limit) if nbytes > SMALL else 0
-        if wanted and (self._waiting or not self.take(wanted)):
+        if wanted and (self._waiting or not self.try_acquire(wanted)):
             free = asyncio.get_running_loop().create_future()
             self._waiting.append((wanted, free))
             try:
                 await free
             except asyncio.CancelledError:
                 if free.done() and not free.cancelled():
-                    self.give_back(wanted)
+                    self.release(wanted)
                 raise
         try:
             yield
         finally:
             if wanted:
-                self.give_back(wanted)
+                self.release(wanted)
 
 
 class Holding:
@@ -91,7 +91,7 @@ class Holding:
             raise HttpError(
                 413, f"This request needs {nbytes} bytes of memory; all requests have {self._budget.limit}."
             )
-        if not self._budget.take(nbytes - self._taken):
+        if not self._budget.try_acquire(nbytes - self._taken):
             raise HttpError(
                 503,
                 "Other large requests need the server's memory at present. Send this one again.",
@@ -102,7 +102,7 @@ class Holding:
     def release(self) -> None:
         """Give everything back."""
         if self._taken:
-            self._budget.give_back(self._taken)
+            self._budget.release(self._taken)
             self._taken = 0
 
 

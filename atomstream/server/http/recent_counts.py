@@ -40,7 +40,7 @@ class RecentCounts:
         times.append(now)
         return 0.0
 
-    def take_back(self, name: bytes) -> None:
+    def uncount(self, name: bytes) -> None:
         """Remove the last event of that name from the count."""
         if times := self._times.get(name):
             times.pop()

@@ -67,7 +67,7 @@ class ReorderBuffer:
     def next_step(self, now: float) -> NextStep | None:
         """The next step; None if there is nothing to do until :meth:`due` or the next chunk."""
         if self.next_index in self._ahead:
-            return self._take_chunk()
+            return self._pop_chunk()
         if self._ahead and self._gap_is_over(now):
             return self._pass()
         if self._late:
@@ -75,7 +75,7 @@ class ReorderBuffer:
             return NextStep("late", index, index)
         return None
 
-    def _take_chunk(self) -> NextStep:
+    def _pop_chunk(self) -> NextStep:
         index = self.next_index
         self._ahead.discard(index)
         self._missed_since = None

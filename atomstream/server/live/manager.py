@@ -295,7 +295,7 @@ class ResultsManager:
         key = (claims.data_id, claims.index)
         self._resources.spans.begin(key, stored.trace, data_id=claims.data_id, index=claims.index)
         tap = stored.decoded
-        block = tap.take() if isinstance(tap, UploadTap) else None
+        block = tap.pop() if isinstance(tap, UploadTap) else None
         results.stored(
             claims.index, DecodedChunk(block, stored.committed.stamps) if block is not None else None
         )

@@ -199,7 +199,7 @@ class OwnedResults(StreamResults):
         if before is not None and matters(before, entry):
             self._reanalyse_ended()
 
-    def take_stored(self) -> None:
+    def analyse_stored(self) -> None:
         """Analyse all chunks that came into the archive since, by whatever way: the copying to the store may add some,
         too.
         """

@@ -110,7 +110,7 @@ class OwningManager(ResultsManager):
             if notice.kind == "chunk" and notice.index not in archive.stored():
                 # It does not follow the last known one.
                 await asyncio.to_thread(archive.follow, all_chunks=True)
-        results.take_stored()
+        results.analyse_stored()
         if notice.kind == "end":
             await asyncio.to_thread(archive.refresh_about)
             if (await self._streams.about(notice.data_id)).status in _ENDING:

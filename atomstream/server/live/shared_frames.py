@@ -236,7 +236,7 @@ class UploadTap:
             else:
                 self._written += 1
 
-    def take(self) -> SharedBlock | None:
+    def pop(self) -> SharedBlock | None:
         """Transfer the block to the caller, who releases it; None if there is none or if it is not complete."""
         with self._lock:
             if self._block is None or self._written != self._n_frames:

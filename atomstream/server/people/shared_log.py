@@ -23,10 +23,10 @@ class SharedPeopleLog:
     def __init__(self, postgres: Postgres, receive: Callable[[Entry], None]) -> None:
         self.damage = ""
         self._receive = receive
-        self._lines = LinesTable(postgres, self._take)
+        self._lines = LinesTable(postgres, self._apply)
         self._decoder = msgspec.json.Decoder(Entry)
 
-    def _take(self, line: bytes, after: str) -> None:
+    def _apply(self, line: bytes, after: str) -> None:
         try:
             entry = self._decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):

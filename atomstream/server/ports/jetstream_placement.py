@@ -220,7 +220,7 @@ class _Partition:
             status = headers.get("Status")
             if status is None:
                 taken += 1
-                self._take(message, handler)
+                self._receive(message, handler)
                 if self.pin is not None and expires_s == _IDLE_PULL_S:
                     return  # from now on with the pin, and for shorter times
             elif status == "423":  # another process is pinned
@@ -230,7 +230,7 @@ class _Partition:
             elif status != "100":
                 return
 
-    def _take(self, message: Msg, handler: Handler) -> None:
+    def _receive(self, message: Msg, handler: Handler) -> None:
         headers = message.headers or {}
         if headers.get("Nats-Pin-Id"):
             if self.pin is None:

@@ -24,7 +24,7 @@ def hash_of(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()[:HASH_CHARS]
 
 
-class TakeLine(Protocol):
+class ApplyLine(Protocol):
     """Decodes a line, checks that it follows the line with the hash ``after``, and applies it."""
 
     def __call__(self, line: bytes, after: str) -> None:
@@ -34,9 +34,9 @@ class TakeLine(Protocol):
 class LinesTable:
     """Reads and appends lines. Blocks; the caller's lock orders the threads of one process."""
 
-    def __init__(self, postgres: Postgres, take: TakeLine) -> None:
+    def __init__(self, postgres: Postgres, apply: ApplyLine) -> None:
         self._postgres = postgres
-        self._take = take
+        self._apply = apply
         self._number = 0
         self._hash = ""
 
@@ -70,7 +70,7 @@ class LinesTable:
 
     def _receive(self, line: bytes) -> None:
         try:
-            self._take(line, self._hash)
+            self._apply(line, self._hash)
         except ValueError as error:
             raise ValueError(f"its line {self._number + 1} {error}") from None
         self._number += 1

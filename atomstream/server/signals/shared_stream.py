@@ -65,7 +65,7 @@ class SharedSignalStream(SignalStream):
         try:
             self._store.put(self._key(index, part), msgspec.msgpack.encode(record), create_only=True)
         except ObjectExistsError:
-            self._take(index, part, self._store.fetch(self._key(index, part)))
+            self._apply(index, part, self._store.fetch(self._key(index, part)))
             return False
         self._log.append(record)
         self._parts[index] = part + 1
@@ -74,7 +74,7 @@ class SharedSignalStream(SignalStream):
     def _key(self, index: int, part: int) -> str:
         return f"{self._chunks}/{index}/{part}"
 
-    def _take(self, index: int, part: int, content: bytes) -> None:
+    def _apply(self, index: int, part: int, content: bytes) -> None:
         """Add a part that is in the store to the points and to the cache, unless it is known meanwhile."""
         if part != self._parts.get(index, 0):
             return
@@ -103,7 +103,7 @@ class SharedSignalStream(SignalStream):
                 contents = threads.map(lambda place: self._store.fetch(self._key(*place)), wanted)
                 for (index, part), content in zip(wanted, contents, strict=True):
                     with self._lock:
-                        self._take(index, part, content)
+                        self._apply(index, part, content)
             self._read_at = time.monotonic()
             self._pause_s = max(PERIOD_S, _PATIENCE * (self._read_at - began))
 

@@ -98,7 +98,7 @@ class Ingest:
         length = checked_length(request, ticket)
         if self._stopping:
             raise self._too_slow(None)
-        upload = self.places.take(owner, ticket.data_id)
+        upload = self.places.acquire(owner, ticket.data_id)
         self._running.setdefault(ticket.data_id, set()).add(upload)
         try:
             return await self._receive(request, ticket, archive, length, observe, upload, may_commit)

@@ -53,7 +53,7 @@ class UploadPlaces:
     def __len__(self) -> int:
         return len(self._uploads)
 
-    def take(self, key: str, stream: str) -> Upload:
+    def acquire(self, key: str, stream: str) -> Upload:
         """A place for an upload, which ends with :meth:`release`.
 
         Raises:

@@ -71,10 +71,10 @@ async def test_bodies_and_replies_are_counted(serve: Serve) -> None:
         }
         assert server.running is not None
         budget = server.running.memory
-        assert budget.take(budget.limit - 2 * SMALL)
+        assert budget.try_acquire(budget.limit - 2 * SMALL)
         status, reply = await client.ask("POST", "/tool-state/stream/chunk", chunk)
         assert (status, reply["detail"][:20]) == (503, "Other large requests")
-        budget.give_back(budget.limit - 2 * SMALL)
+        budget.release(budget.limit - 2 * SMALL)
         assert (await client.ask("POST", "/tool-state/stream/chunk", chunk))[0] == 200
         made = await client.ask("GET", f"/tool-state/{data_id}/timeseries/")
         assert made[1]["properties"]["a"]["values"] == times

@@ -112,10 +112,10 @@ class ClusterParts:
         await results.resume()
         return results
 
-    async def take(self, owner: OwnedResults, *indices: int) -> None:
+    async def analyse(self, owner: OwnedResults, *indices: int) -> None:
         """Let an owner analyse further chunks; returns when they are recorded."""
         await asyncio.to_thread(owner._archive.follow)
-        owner.take_stored()
+        owner.analyse_stored()
         for index in indices:
             await owner.analysed(index)
 

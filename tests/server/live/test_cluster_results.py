@@ -32,7 +32,7 @@ async def test_a_server_that_does_not_analyse_has_all_results(made: ClusterParts
     owner = await made.owner("analyst")
     await owner.analysed(1)
     await made.send(growth(), 2, 3)
-    await made.take(owner, 2, 3)
+    await made.analyse(owner, 2, 3)
     owner.end()
     await until_over(owner)
     await until_over(follower)
@@ -104,7 +104,7 @@ async def test_whoever_opens_a_long_stream_reads_only_its_last_records_again(
     second = await made.owner("second")
     assert begun[0] >= copied.results_entry
     await made.send(growth(), 2, 3)
-    await made.take(second, 2, 3)
+    await made.analyse(second, 2, 3)
     second.end()
     await until_over(second)
     await until_over(follower)
@@ -120,12 +120,12 @@ async def test_an_owner_that_was_frozen_is_refused(made: ClusterParts) -> None:
     await first.analysed(1)
     second = await made.owner("second")
     await made.send(frames, 2)
-    await made.take(second, 2)
+    await made.analyse(second, 2)
     with pytest.raises(OutdatedWriterError):
-        await made.take(first, 2)
+        await made.analyse(first, 2)
     await made.send(frames, 3)
     assert first.outdated.is_set()
-    await made.take(second, 3)
+    await made.analyse(second, 3)
     numbers = [message.seq for message in await records(second)]
     assert numbers == list(range(1, second.seq + 1))
 
@@ -185,7 +185,7 @@ async def test_a_chunk_that_a_copy_to_the_store_has_found_is_analysed(made: Clus
     await owner.analysed(0)
     await made.send(growth(), 1)
     assert await asyncio.to_thread(owner._shared_archive.follow, all_chunks=True) == [1]
-    owner.take_stored()
+    owner.analyse_stored()
     await owner.analysed(1)
     assert owner._store.log.frames_received == 120
 

@@ -123,11 +123,11 @@ async def test_a_block_is_taken_only_when_it_is_full() -> None:
     assert tap.observe is not None
     for k in (0, 1, 0, 1):  # the second try starts at the first frame
         tap.observe(7, k, FRAME)
-        assert tap.take() is None
+        assert tap.pop() is None
     tap.observe(7, 2, FRAME)
-    block = tap.take()
+    block = tap.pop()
     assert block is not None
-    assert tap.take() is None
+    assert tap.pop() is None
     tap.close()
     assert shared.in_use == 1  # it belongs to the caller that took it
     shared.release(block)
@@ -160,6 +160,6 @@ async def test_frames_that_cannot_be_shared() -> None:
     assert tap.observe is not None
     tap.observe(7, 0, FRAME)
     tap.observe(7, 1, FRAME)
-    assert tap.take() is None
+    assert tap.pop() is None
     tap.close()
     await shared.close()

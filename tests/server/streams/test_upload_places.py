@@ -14,7 +14,7 @@ from tests.wire_client import WireClient, make_frames, raw_connection, request_h
 
 async def begin(places: UploadPlaces, key: str, stream: str, age_s: float, received: int) -> Upload:
     """An upload that has lasted ``age_s``."""
-    upload = places.take(key, stream)
+    upload = places.acquire(key, stream)
     await upload.timeout.__aenter__()
     upload.receiving = True
     upload.begun -= age_s
@@ -30,11 +30,11 @@ def places() -> UploadPlaces:
 async def test_the_slowest_makes_room(places: UploadPlaces) -> None:
     """When all places are taken, an upload below the least rate loses its place, also to its own stream."""
     uploads = [await begin(places, "key", "a", 2 * YOUNG_S, received) for received in (9000, 10, 500, 9000)]
-    places.take("key", "a")
-    places.take("key", "a")
+    places.acquire("key", "a")
+    places.acquire("key", "a")
     assert [upload.lost_place for upload in uploads] == [False, True, True, False]
     with pytest.raises(HttpError) as refused:
-        places.take("key", "a")
+        places.acquire("key", "a")
     assert refused.value.status == 503
 
 
@@ -43,7 +43,7 @@ async def test_a_new_upload_is_not_judged_by_its_rate(places: UploadPlaces) -> N
     for _ in range(4):
         await begin(places, "key", "a", 0.0, 0)
     with pytest.raises(HttpError):
-        places.take("key", "a")
+        places.acquire("key", "a")
 
 
 async def test_places_are_fair_over_streams_and_keys(places: UploadPlaces) -> None:
@@ -53,10 +53,10 @@ async def test_places_are_fair_over_streams_and_keys(places: UploadPlaces) -> No
     assert [upload.lost_place for upload in first] == [False, True, False, False]
     await begin(places, "key", "b", 0.0, 0)
     with pytest.raises(HttpError):  # two each
-        places.take("key", "b")
+        places.acquire("key", "b")
     others = [await begin(places, "other key", "a", 0.0, 0) for _ in range(2)]
     with pytest.raises(HttpError):  # two for each key
-        places.take("other key", "a")
+        places.acquire("other key", "a")
     await begin(places, "other key", "c", 0.0, 0)  # takes a place of the same stream, which has two
     assert sorted(upload.key for upload in places.receiving()) == ["key", "key", "other key", "other key"]
     assert [upload.lost_place for upload in others].count(True) == 1
