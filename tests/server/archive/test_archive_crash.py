@@ -15,6 +15,7 @@ import xarray as xr
 import zarr
 
 from atomstream.server.archive.stream_archive import StreamArchive
+from tests.cells import grid
 from tests.paths import REPO
 from tests.server.archive.archive_helpers import commit, frames_of, read_zarr
 
@@ -99,7 +100,7 @@ def _content(folder: Path) -> tuple[tuple[str, bytes], ...]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", grid(range(6), always=[0, 1]))
 def test_kill_during_parallel_commits(memory_path: Path, seed: int) -> None:
     """Killed at any time during four parallel commits, all acknowledged chunks read equal, before and after opening."""
     answered: list[int] = []
