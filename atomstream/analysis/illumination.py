@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -82,8 +81,9 @@ class IlluminationTracker:
     drop-out between them matters. ``gain`` is the present level relative to the first one. A level that returns within
     3 % of one in ``levels`` is that one, so factors of repeated steps do not add up errors. ``dark`` is True while the
     light is off or still comes back: light that comes back slowly makes no step. Light that goes out slowly is found
-    by ``fading``. ``return_factors`` are its last
-    levels, each the mean of 0.25 s, and ``return_sum`` (P,) is the sum of ``return_frames`` pictures of the next one.
+    by ``fading``; ``bright_factor`` is the light of its bright pictures. ``return_factors`` are the last levels of
+    light that comes back, each the mean of 0.25 s, and ``return_sum`` (P,) is the sum of ``return_frames`` pictures of
+    the next one.
 
     A step less than 0.25 s before missing frames is examined with the frames after them. Until then ``open_step_s`` is
     its time in s, else NaN.
@@ -115,6 +115,7 @@ class IlluminationTracker:
     return_sum: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     return_frames: int = 0
     fading: FadeDetector = field(default_factory=FadeDetector)
+    bright_factor: float | None = None
 
     @property
     def is_steady(self) -> bool:
@@ -246,7 +247,10 @@ class IlluminationTracker:
         """Return an event if the light went out slowly; the pictures before that are the steady ones again."""
         share = self._bright_share(self.steady)
         now = BrightPictures(self.steady, self.reference, self.variance, self.gain)
-        if not self.fading.feed(now, time_s, share):
+        is_out = self.fading.feed(now, time_s, share)
+        if self.fading.bright is now:
+            self.bright_factor = _light_factor(now.reference, now.steady, now.variance, self.saturation)
+        if not is_out:
             return []
         self._go_dark()
         return [Event(time_s, "dark", "the light went out slowly", share)]
@@ -257,10 +261,7 @@ class IlluminationTracker:
         if bright is None:
             return None
         new = _light_factor(bright.reference, picture, bright.variance, self.saturation)
-        if bright not in _BRIGHT:  # these pictures are compared with each block for some seconds
-            _BRIGHT[bright] = _light_factor(bright.reference, bright.steady, bright.variance, self.saturation)
-        old = _BRIGHT[bright]
-        return new / old if new is not None and old else None
+        return new / self.bright_factor if new is not None and self.bright_factor else None
 
     def _go_dark(self) -> None:
         """Note that the light is off. If it went out slowly, the last bright pictures are the steady ones again."""
@@ -375,10 +376,6 @@ class IlluminationTracker:
         self.steps = [step - drop for step in self.steps]
 
 
-_BRIGHT: WeakKeyDictionary[BrightPictures, float | None] = WeakKeyDictionary()
-"""The light of bright pictures, relative to their slow mean."""
-
-
 def _is_stronger(change: F64, jump: F64, i: int, j: int) -> bool:
     """Return True if a step is at ``i`` rather than at its neighbour ``j``: by the change, if equal by the jump.
 
@@ -416,5 +413,7 @@ def _light_factor(old: F32, new: F32, variance: F32, saturation: float) -> float
         # Hot pixels do not follow the light, and they are the brightest.
         miss = np.abs(y - float(weights @ y) / total - slope * spread)
         keep = miss <= max(6.0 * float(np.median(miss)), 1e-6)
+        if keep.all():
+            break
         x, y, weights = x[keep], y[keep], weights[keep]
     return max(0.0, slope) if slope is not None else None

@@ -120,13 +120,15 @@ class SuddenChangeTracker:
             self.recent, self.last_s = line[None], now
             return []
         difference, middle_s = 1.0 - float(self.recent[-1] @ line), 0.5 * (now + self.last_s)
-        if self.goes_on or self._begins(difference):
+        begins = self._begins(difference)
+        if self.goes_on or begins:
             # The alignment is the costly part, and most profiles agree without it.
             difference = distance(self.recent[-1], line)
+            begins = self._begins(difference)
         older, self.last_s = self.recent, now
         self.recent = np.concatenate([self.recent[1 - EVEN_SAMPLES :], line[None]])
         if not self.goes_on:
-            if not self._begins(difference):
+            if not begins:
                 self.usual = np.append(self.usual, difference)[-USUAL_SAMPLES:]
                 return []
             self.was_even = len(self.usual) >= MIN_USUAL
