@@ -89,7 +89,8 @@ def signals(endpoint: str | None, api_key: str | None, path: Path, **options: An
       atomstream signals --csv chamber.csv --sample "GaN-2025-001" --mark 'Ga>0.5 -> mark "Ga open"'
       atomstream signals --csv log.txt --time-column Zeit --utc --unit "T sub=degC"
     """
-    from atomstream.sources.csv_log import CsvLog, CsvOptions
+    from atomstream.sources.csv_log import CsvLog
+    from atomstream.sources.csv_times import CsvOptions
     from atomstream.streaming import TimeseriesStreamer
 
     zone = UTC if options["utc"] else None

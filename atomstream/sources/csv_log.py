@@ -12,12 +12,13 @@ import csv
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from atomstream.errors import ConfigError
+
+from .csv_times import CsvOptions, LogTimes
 
 _TIME_NAME: Final = re.compile(r"(?i)^(date.?time|time.?stamp|datum|date|zeit|time|unix.*|epoch.*|t)\b")
 _UNIT: Final = re.compile(
@@ -27,30 +28,7 @@ _COMMA: Final = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?$")
 _WORDS: Final = {"open": 1.0, "on": 1.0, "true": 1.0, "yes": 1.0, "closed": 0.0, "close": 0.0, "off": 0.0}
 _WORDS_NO: Final = {"false": 0.0, "no": 0.0}
 _MISSING: Final = frozenset({"", "-", "--", "n/a", "na", "nan", "null", "none"})
-_FORMATS: Final = (
-    *("%d.%m.%Y %H:%M:%S.%f", "%d.%m.%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S"),
-    *("%d-%b-%Y %H:%M:%S.%f", "%d-%b-%Y %H:%M:%S"),
-)
-_UNIX_UNITS: Final = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (3e8, 1.0))
-"""From this number on a time counts ns, µs, ms or s since 1970; smaller ones are seconds since a start."""
 MAX_HEADER_LINES: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class CsvOptions:
-    """What a user states about a log; None: it is detected.
-
-    ``start`` (s since 1970) is the zero of times in seconds since a start. ``zone`` is the time zone of times that
-    state none.
-    """
-
-    time_column: str | None = None
-    time_format: str | None = None
-    zone: tzinfo | None = None
-    start: float | None = None
-    delimiter: str | None = None
-    channels: tuple[str, ...] = ()
-    units: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +68,7 @@ class CsvLog:
         self._delimiter = self.options.delimiter or ""
         self._time_columns: list[int] = []
         self._picked: dict[int, str] = {}
+        self._times = LogTimes(self.path, self.options)
 
     def read(self, *, complete: bool = False) -> Rows:
         """Return the new rows. With ``complete``, a last line without a line break counts as complete.
@@ -236,10 +215,12 @@ class CsvLog:
             )
             return
         text = " ".join(fields[k].strip() for k in self._time_columns)
-        time_s = self._time(text)
+        time_s = self._time(text, fields)
         if time_s is None:
             return
         rows.times.append(time_s)
+        for name in self.channels.keys() - set(self._picked.values()):
+            rows.values[name].append(math.nan)
         for place, name in self._picked.items():
             given = fields[place] if place < len(fields) else ""
             value = _number(given, self._delimiter)
@@ -249,10 +230,12 @@ class CsvLog:
                 )
             rows.values[name].append(value)
 
-    def _time(self, text: str) -> float | None:
+    def _time(self, text: str, fields: list[str]) -> float | None:
         try:
-            return self._seconds(text)
+            return self._times.seconds(text, _number(text, self._delimiter))
         except ConfigError:
+            if self._is_new_header(fields):
+                return None
             if self._line <= 2 + len(self._before):
                 raise
             self._note(
@@ -260,49 +243,32 @@ class CsvLog:
             )
             return None
 
-    def _seconds(self, text: str) -> float:
-        number = _number(text, self._delimiter)
-        if math.isfinite(number) and self.options.time_format is None and number >= 0.0:
-            for least, per_second in _UNIX_UNITS:
-                if number >= least:
-                    return number / per_second
-            if self.options.start is not None:
-                return self.options.start + number
-            raise ConfigError(
-                f"{self.path}: the times, such as {text!r}, are seconds since a start. State it with --start, such as "
-                "--start 2026-11-30T09:00:00."
-            )
-        return _from_date(text, self.options, self.path)
+    def _is_new_header(self, fields: list[str]) -> bool:
+        """Whether a line between rows is a header again, as of a logger that was started anew: its order counts."""
+        if len(fields) < 2 or _is_row(fields, self._delimiter):
+            return False
+        header = [one.strip().lstrip("#").strip() for one in fields]
+        known = {_name_and_unit(name)[0] for name in self._header or ()}
+        if not known & {_name_and_unit(name)[0] for name in header}:
+            return False
+        if header == self._header:
+            return True
+        names = [_name_and_unit(text)[0] for text in header]
+        picked = {place: name for place, name in enumerate(names) if name in self.channels}
+        missing = set(self.channels) - set(picked.values())
+        self._note(
+            f"line {self._line} is a header with other columns; from there on the columns are read in its order"
+            + (f", and {', '.join(sorted(missing))} have no values" if missing else "")
+            + ". Columns that the first header did not have are left out."
+        )
+        self._time_columns = self._find_times(header)
+        self._header, self._picked = header, picked
+        return True
 
     def _note(self, text: str) -> None:
         kind = re.sub(r"line \d+|'[^']*'", "", text)
         if all(re.sub(r"line \d+|'[^']*'", "", one) != kind for one in self.notes):
             self.notes.append(text)
-
-
-def _from_date(text: str, options: CsvOptions, path: Path) -> float:
-    formats = _FORMATS if options.time_format is None else (options.time_format,)
-    plain = text.replace(",", ".")
-    found: datetime | None = None
-    if options.time_format is None:
-        try:
-            found = datetime.fromisoformat(plain)
-        except ValueError:
-            found = None
-    for one in formats if found is None else ():
-        try:
-            found = datetime.strptime(plain, one)
-        except ValueError:
-            continue
-        break
-    if found is None:
-        raise ConfigError(
-            f"{path}: the time {text[:60]!r} can't be understood. State its form with --time-format, such as "
-            "--time-format '%m/%d/%Y %I:%M:%S %p', and its column with --time-column."
-        )
-    if found.tzinfo is None and options.zone is not None:
-        found = found.replace(tzinfo=options.zone)
-    return found.astimezone(UTC).timestamp()
 
 
 def _inode(path: Path) -> int:

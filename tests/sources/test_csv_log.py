@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from atomstream.errors import ConfigError
-from atomstream.sources.csv_log import CsvLog, CsvOptions, Rows
+from atomstream.sources.csv_log import CsvLog, Rows
+from atomstream.sources.csv_times import CsvOptions
 
 T = 1_735_689_600.0
 
