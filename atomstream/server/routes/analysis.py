@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import numpy as np
 from aiohttp import web
 
 from atomstream.errors import ConfigError
@@ -110,17 +111,17 @@ async def reanalyse(request: web.Request) -> web.Response:
 @routes.get(PROFILES_PATH)
 @access(Right.READ)
 async def profiles(request: web.Request) -> web.Response:
-    """``GET /rheed/stream/{data_id}/profiles``: the waterfall of a line, as float32 rows."""
+    """``GET /rheed/stream/{data_id}/profiles``: the waterfall of a line, as float32 rows; none before the first."""
     results, line = await results_of(request), request.query.get("line", "streaks")
     waterfall = results.waterfall(line)
-    rows = await asyncio.to_thread(waterfall.rows) if waterfall is not None else None
-    if waterfall is None or rows is None or not len(rows):
-        raise HttpError(404, f"There is no profile of a line {line[:64]!r} yet.")
+    if waterfall is None and line != "streaks" and all(line != one.name for one in results.regions().regions):
+        raise HttpError(404, f"This stream has no line {line[:64]!r}.")
+    rows = await asyncio.to_thread(waterfall.rows) if waterfall is not None else np.empty((0, 0))
     headers = {
         "Atomstream-Rows": str(rows.shape[0]),
         "Atomstream-Columns": str(rows.shape[1]),
-        "Atomstream-Start-S": repr(waterfall.start_s),
-        "Atomstream-Step-S": repr(waterfall.step_s),
+        "Atomstream-Start-S": repr(waterfall.start_s if waterfall is not None else 0.0),
+        "Atomstream-Step-S": repr(waterfall.step_s if waterfall is not None else 0.0),
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
     }

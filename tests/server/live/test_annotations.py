@@ -143,6 +143,20 @@ async def test_regions_reach_back_to_the_first_frame(serve: Serve) -> None:
     assert start < 1.0
 
 
+async def test_a_waterfall_has_no_rows_before_the_first_result(serve: Serve) -> None:
+    """A page asks for it before there are frames: that is no error. A line that does not exist is one."""
+    async with WireClient(await serve()) as client:
+        data_id = await client.create()
+        path = f"{client.server.url}/rheed/stream/{data_id}/profiles"
+        assert (await client.ask("PUT", f"/rheed/stream/{data_id}/regions", {"regions": [LINE]}))[0] == 200
+        for line, status in (("streaks", 200), ("across", 200), ("nowhere", 404)):
+            async with client.session.get(path, params={"line": line}) as reply:
+                assert reply.status == status
+                if status == 200:
+                    assert reply.headers["Atomstream-Rows"] == "0"
+                    assert await reply.read() == b""
+
+
 async def test_invalid_regions_are_refused(serve: Serve) -> None:
     """Regions with equal names, without size or of another kind are a 400, and the earlier ones stay."""
     async with WireClient(await serve()) as client:
