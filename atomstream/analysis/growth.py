@@ -177,7 +177,7 @@ class GrowthTracker:
             self._update_at_rest(now, t, y)
         if self.latest.best is not None and not self.doubtful:
             self.last_fit_s = now
-            self._remember(self.latest)
+            self._add_to_history(self.latest)
             self.counts.update(self.latest, self.onset_s)
             self.best = _better(self.best, self.latest)
         waits = not self.latest.determined or self.doubtful
@@ -254,7 +254,7 @@ class GrowthTracker:
         old = [f for f in self.history if f.t_end <= now - PREDICTION_AGE / f.frequency]
         return old[-1] if old else None
 
-    def _remember(self, result: Oscillation) -> None:
+    def _add_to_history(self, result: Oscillation) -> None:
         """Add the best fit of a result to ``history``, with the uncertainty of the whole result."""
         fit = result.best
         assert fit is not None

@@ -155,7 +155,7 @@ class IlluminationTracker:
         corrected = CorrectedTrace(
             self.t[cut].copy(), self.y[cut] / scale, background / scale, self.motion[cut].copy()
         )
-        self._forget()
+        self._remove_old_frames()
         return corrected, events
 
     def _find_steps(self) -> None:
@@ -252,7 +252,7 @@ class IlluminationTracker:
             self.bright_factor = _light_factor(now.reference, now.steady, now.variance, self.saturation)
         if not is_out:
             return []
-        self._go_dark()
+        self._light_went_off()
         return [Event(time_s, "dark", "the light went out slowly", share)]
 
     def _bright_share(self, picture: F32) -> float | None:
@@ -263,7 +263,7 @@ class IlluminationTracker:
         new = _light_factor(bright.reference, picture, bright.variance, self.saturation)
         return new / self.bright_factor if new is not None and self.bright_factor else None
 
-    def _go_dark(self) -> None:
+    def _light_went_off(self) -> None:
         """Note that the light is off. If it went out slowly, the last bright pictures are the steady ones again."""
         self.dark = True
         bright, share = self.fading.bright, self._bright_share(self.steady)
@@ -331,7 +331,7 @@ class IlluminationTracker:
             self.done = max(self.done, at + 1)
             if self.dark:
                 return []
-            self._go_dark()
+            self._light_went_off()
             return [Event(time, "dark", "the light went out", factor)]
         self.done = max(self.done, first)
         if self.dark:
@@ -367,7 +367,7 @@ class IlluminationTracker:
         self.levels = [*(level for level in self.levels if level != found), found][-KNOWN_LEVELS:]
         return found
 
-    def _forget(self) -> None:
+    def _remove_old_frames(self) -> None:
         """Remove the frames that are not needed as context any more."""
         drop = max(0, min(self.done, self.searched - 2))
         self.t, self.y, self.motion = self.t[drop:], self.y[drop:], self.motion[drop:]

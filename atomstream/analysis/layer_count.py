@@ -105,10 +105,10 @@ class LayerCounter:
         total = self._total(time_s)
         self.runs.append((self.onset_s, time_s, total - self.finished))
         self.finished = total
-        self._forget_run()
+        self._reset_run()
         self.phase_time_s = self.ended_s = time_s
 
-    def _forget_run(self) -> None:
+    def _reset_run(self) -> None:
         self.counted, self.variance, self.rate, self.rate_sigma = math.nan, 0.0, 0.0, 0.0
         self.doubted_s = math.nan
 
@@ -118,7 +118,7 @@ class LayerCounter:
             self.end_run(time_s, PHASE_ERROR)
             return
         # What was counted after that time is counted again, from the samples of the new segment.
-        self._forget_run()
+        self._reset_run()
         kept = [run for run in self.runs if run[0] < time_s]
         self.runs = [
             (begin, min(end, time_s), _share(begin, end, time_s) * count) for begin, end, count in kept

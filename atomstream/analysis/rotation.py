@@ -209,7 +209,7 @@ class RotationTracker:
                 return []  # a turn of 4 returns instead of 3, or of 6 instead of 4, is not excluded yet
             if self.reason:
                 self.reason = ""
-                self._forget_azimuths()
+                self._discard_azimuths()
             if not abs(lag * step_s / turn_s - 1.0) < SAME_SPEED:
                 lag, sigma = turn_s / step_s, 0.3
         if not math.isfinite(lag):
@@ -220,7 +220,7 @@ class RotationTracker:
         self.hz = self.nominal_hz if abs(hz - self.nominal_hz) < max(2.0 * self.hz_sigma, 0.004 * hz) else hz
         if abs(self.hz / before - 1.0) < 0.01:
             return []
-        self._forget_azimuths()
+        self._discard_azimuths()
         return [
             Event(now, "rotation_refined", f"the substrate turns at {60 * self.hz:.4g} rpm", 60 * self.hz)
         ]
@@ -237,10 +237,10 @@ class RotationTracker:
             f"the pattern returns after about {return_s:.3g} s, which does not fit the stated {stated:.4g} rpm, "
             f"but for example {first:.3g} or {second:.3g} rpm: set the rotation"
         )
-        self._forget_azimuths()
+        self._discard_azimuths()
         return [Event(now, "rotation_seen", self.reason, 1.0 / return_s)]
 
-    def _forget_azimuths(self) -> None:
+    def _discard_azimuths(self) -> None:
         """Discard the pictures by azimuth and the views: azimuths from a wrong speed are wrong."""
         self.frames_per_bin[:] = 0
         self.current_views, self.known_views = [], {}

@@ -151,7 +151,7 @@ class CameraFeed:
                 pixels = np.ascontiguousarray(self._transforms.apply(frame.pixels))
                 if not self._take(replace(frame, pixels=pixels)):
                     break
-            self._hand_on_held(wait=True)
+            self._deliver_held(wait=True)
         except BaseException as error:  # raised again in the thread that uses the feed
             self._failure = error
         finally:
@@ -170,7 +170,7 @@ class CameraFeed:
             self._held.append(frame)
             self._held_bytes += frame.pixels.nbytes
             self._changed.notify_all()
-        self._hand_on_held(wait=self._held_bytes >= HELD_BYTES)
+        self._deliver_held(wait=self._held_bytes >= HELD_BYTES)
         return self._max_frames is None or self._taken < self._max_frames
 
     def _is_behind_end(self, frame: CameraFrame, first: CameraFrame) -> bool:
@@ -178,7 +178,7 @@ class CameraFeed:
             return False
         return frame.time_ms_utc - first.time_ms_utc >= 1000.0 * self._max_seconds
 
-    def _hand_on_held(self, *, wait: bool) -> None:
+    def _deliver_held(self, *, wait: bool) -> None:
         with self._changed:
             while wait and self._receive is None and not self.grabber.stopped:
                 self._changed.wait(1.0)

@@ -163,20 +163,20 @@ class Grabber:
         if not frame.complete:  # it has a number, so that it does not count as missing too
             self.counts.missing += missing
             self.counts.incomplete += 1
-            self._tell_once("incomplete", 1, "incomplete frames, left out", frame.problem)
+            self._report_once("incomplete", 1, "incomplete frames, left out", frame.problem)
             return None
         if number == -1:
             self.counts.late += 1
-            self._tell_once("late", 1, "late frames, left out", "a later frame came before")
+            self._report_once("late", 1, "late frames, left out", "a later frame came before")
             return None
         if missing:
             self.counts.missing += missing
-            self._tell_once(
+            self._report_once(
                 "missing", missing, "missing frames", "the camera counted them, but they did not arrive"
             )
         return replace(frame, frame_id=number, time_ms_utc=time_ms)
 
-    def _tell_once(self, kind: str, count: int, what: str, why: str) -> None:
+    def _report_once(self, kind: str, count: int, what: str, why: str) -> None:
         self._unreported[kind] = self._unreported.get(kind, 0) + count
         now = self._clock()
         if now - self._told.get(kind, -NOTIFY_S) >= NOTIFY_S:

@@ -156,7 +156,7 @@ async def _remove_deleted(context: ServerContext, data_id: str) -> None:
     """Another server has deleted a stream: end what uses it here, and remove its cache."""
     await context.ingest.stop_stream(data_id)
     await context.results.remove(data_id)
-    await context.lifecycle.forget(data_id)
+    await context.lifecycle.stop_timing(data_id)
     await context.streams.delete(data_id, context.streams.shared().get(data_id))
     context.deletion.begin()
 

@@ -60,7 +60,7 @@ async def follow_deletions(context: ServerContext, names: SharedCatalogue, rows:
             context.streams.deleted.add(data_id)
             context.streams.deleted_from[data_id] = deleted[data_id]
     if new:
-        await rows.forget(new)
+        await rows.drop_rows(new)
 
 
 async def _archive(context: ServerContext, data_id: str) -> StreamArchive | None:

@@ -167,13 +167,13 @@ class NpzArray:
         item = self.dtype.itemsize * math.prod(self.shape[1:])
         left_out = (begin - self._at) * item
         while left_out:
-            left_out -= len(_exactly(stream, min(left_out, _PIECE), self._path))
-        data = bytearray(_exactly(stream, (end - begin) * item, self._path))
+            left_out -= len(_read_exactly(stream, min(left_out, _PIECE), self._path))
+        data = bytearray(_read_exactly(stream, (end - begin) * item, self._path))
         self._at = end
         return np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
 
 
-def _exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
+def _read_exactly(stream: IO[bytes], count: int, path: Path) -> bytes:
     data = stream.read(count)
     if len(data) != count:
         raise FrameDamage("the file ends within it", path.name)

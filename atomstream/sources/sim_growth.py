@@ -96,18 +96,18 @@ def _growth(spec: GrowthSpec, t: Floats) -> tuple[Floats, Floats, Floats, Floats
         on, after = (t >= begin) & (t < end), t >= end
         n = spec.rate_ml_s * (t[on] - begin)
         layers[on], theta[on], rate[on] = grown + n, n % 1.0, spec.rate_ml_s
-        intensity[on] = _healing(spec, n, deficit, t[on] - begin)
+        intensity[on] = _recovering(spec, n, deficit, t[on] - begin)
         if math.isinf(end):
             break
         last = np.array([spec.rate_ml_s * (end - begin)])
-        deficit = float(_healing(spec, last, deficit, np.array([end - begin]))[0]) - 1.0
+        deficit = float(_recovering(spec, last, deficit, np.array([end - begin]))[0]) - 1.0
         grown, stopped_at = grown + float(last[0]), end
         layers[after], theta[after] = grown, last[0] % 1.0
         intensity[after] = 1.0 + deficit * np.exp(-(t[after] - end) / spec.recovery_s)
     return layers, theta, rate, intensity
 
 
-def _healing(spec: GrowthSpec, n: Floats, deficit: float, since: Floats) -> Floats:
+def _recovering(spec: GrowthSpec, n: Floats, deficit: float, since: Floats) -> Floats:
     healed: Floats = _oscillation(spec, n) + deficit * np.exp(-since / spec.recovery_s)
     return healed
 

@@ -174,9 +174,9 @@ class VideoDecoder:
             frames, damage = self._decode(packet)
         yield from self._output(frames, damage, time)
         if damage is None:
-            self._remember(packet)
+            self._keep_packet(packet)
 
-    def _remember(self, packet: Any) -> None:
+    def _keep_packet(self, packet: Any) -> None:
         if packet.is_keyframe or self._group_bytes > _MAX_GROUP_BYTES:
             self._group, self._group_bytes = [], 0
             if not packet.is_keyframe:

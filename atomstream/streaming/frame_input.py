@@ -116,7 +116,7 @@ class FrameInput:
         if capture_ms is None or stream.date_checked:
             return
         stream.date_checked = True
-        validation.warn_if_absurd(capture_ms, stream.spec.data_id, stacklevel=_CALLER)
+        validation.warn_if_too_early(capture_ms, stream.spec.data_id, stacklevel=_CALLER)
 
     async def run(self, data_id: str, frames_iter: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Push every item of ``frames_iter``; a synchronous one is iterated in its own thread."""

@@ -51,7 +51,7 @@ class RunOnDisk(Protocol):
         """Return ``call()``."""
 
 
-def server_is_away(error: ServiceError) -> bool:
+def server_is_unreachable(error: ServiceError) -> bool:
     """True if the server can't be reached now and a retry may help. False for an invalid certificate or a proxy that
     requires a login: a person must mend these."""
     if isinstance(error, ConnectionFailedError):

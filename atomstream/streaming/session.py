@@ -39,7 +39,7 @@ from atomstream.streaming.late_registration import (
     LateRegistrations,
     local_signals,
     local_stream,
-    server_is_away,
+    server_is_unreachable,
 )
 from atomstream.streaming.recovery import SpoolRecovery, open_spool
 from atomstream.streaming.registration import StreamRegistration, register, register_signals
@@ -142,7 +142,7 @@ class StreamingSession:
         try:
             spec = (await registration).spec
         except ServiceError as error:
-            if self._settings.when_unreachable == "raise" or not server_is_away(error):
+            if self._settings.when_unreachable == "raise" or not server_is_unreachable(error):
                 raise
             return await self._open_locally(*local(), error)
         if self._settings.clock_sync:

@@ -83,7 +83,7 @@ class SignalsInput:
             request = PushRequest(place, rows, Timestamp(start_ms), FrameMeta(), copy=False)
             accepted = await self._pipeline.push(stream, request)
             if accepted is not None:
-                self._remember(known, index, channels, accepted)
+                self._note_accepted(known, index, channels, accepted)
 
     async def _rows(
         self, data_id: str, index: int, channels: Mapping[str, ChannelPoints], several: bool
@@ -119,7 +119,7 @@ class SignalsInput:
             index=index,
         )
 
-    def _remember(
+    def _note_accepted(
         self, known: _Known, index: int, channels: Mapping[str, ChannelPoints], accepted: int
     ) -> None:
         for name, points in channels.items():
@@ -135,7 +135,7 @@ class SignalsInput:
             first, newest = float(points.times[0]), float(points.times.max())
             if not stream.date_checked:
                 stream.date_checked = True
-                validation.warn_if_absurd(1000.0 * first, data_id, stacklevel=3)
+                validation.warn_if_too_early(1000.0 * first, data_id, stacklevel=3)
             before = known.newest_s.get(name, first)
             if (
                 first < before or (points.times[1:] < points.times[:-1]).any()

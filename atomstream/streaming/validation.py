@@ -168,7 +168,7 @@ def check_capture_ms(value: Any, name: str = "capture_start_ms_utc") -> float | 
     return None if value is None else number_in_range(name, value, _MIN_TIME_MS, MAX_TIME_MS)
 
 
-def warn_if_absurd(capture_ms: float, data_id: str, stacklevel: int) -> bool:
+def warn_if_too_early(capture_ms: float, data_id: str, stacklevel: int) -> bool:
     """Warn if a capture time in UTC ms is before 1990 (probably it is in seconds); return True if it is.
 
     ``stacklevel`` 1 is the caller of this function.

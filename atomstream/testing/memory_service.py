@@ -148,7 +148,7 @@ class MemoryService(AsyncOrThreaded):
 
     def break_next(self, count: int = 1, *, step: Step = "put") -> None:
         """Close the connection of the next ``count`` requests of that step without an answer."""
-        self.faults[step].extend([_hang_up] * count)
+        self.faults[step].extend([_close_connection] * count)
 
     def hold_uploads(self) -> None:
         """Let uploads wait until :meth:`release_uploads`; nothing is stored meanwhile."""
@@ -293,7 +293,7 @@ def _answer(status: int, headers: dict[str, str]) -> Fault:
     )
 
 
-def _hang_up(request: web.Request) -> web.Response:
+def _close_connection(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.close()
     return _json({}, 503)

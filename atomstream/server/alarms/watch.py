@@ -125,9 +125,9 @@ class AlarmWatch:
         await self._read()
         for data_id, alarms in tuple(self._known.items()):
             if alarms.rules and is_stream_id(data_id):
-                await self._look_at(data_id, alarms)
+                await self._check_stream(data_id, alarms)
 
-    async def _look_at(self, data_id: str, alarms: StreamAlarms) -> None:
+    async def _check_stream(self, data_id: str, alarms: StreamAlarms) -> None:
         try:
             about = await self._streams.about(data_id)
             watched = about.status in WATCHED
@@ -148,7 +148,7 @@ class AlarmWatch:
             if self._holds(data_id, rule.name, bool(why), known is not None):
                 now_raised[rule.name] = known or RaisedAlarm(rule.name, why, 1000.0 * now)
         if now_raised.keys() != before.keys():
-            await self._tell(data_id, about.name, now_raised, [*before])
+            await self._send_changes(data_id, about.name, now_raised, [*before])
 
     def _holds(self, data_id: str, name: str, met: bool, raised: bool) -> bool:
         """Whether the alarm is raised now: a change of the condition must last for :data:`HOLD` checks."""
@@ -163,7 +163,7 @@ class AlarmWatch:
         del self._looks[data_id, name]
         return met
 
-    async def _tell(
+    async def _send_changes(
         self, data_id: str, stream: str, raised: dict[str, RaisedAlarm], before: list[str]
     ) -> None:
         is_current = False

@@ -46,7 +46,7 @@ class ArchiveFiles:
         """Note that a file of the archive is damaged; ``what`` is the consequence, without the name."""
         self.damage.add(self._name(path), what)
 
-    def note_mended(self, path: Path) -> None:
+    def note_repaired(self, path: Path) -> None:
         """Remove the note about a file that was replaced by an undamaged one."""
         self.damage.remove(self._name(path))
 

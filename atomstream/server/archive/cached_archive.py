@@ -256,7 +256,7 @@ class CachedArchive(StreamArchive):
             yield from super()._chunk_frames(index, geometry, wanted)
         except ShardError:
             path = self._fetch_shard(index, self.shard_file(index))
-            self.files.note_mended(path)
+            self.files.note_repaired(path)
             yield from super()._chunk_frames(index, geometry, wanted)
 
     def _fetch_shard(self, index: int, path: Path) -> Path:

@@ -392,7 +392,7 @@ class ChunkIndex:
         self._unsynced.update(index for index, _ in entries)
         self._add_sizes({index: stamps.dims[0] for index, stamps in entries})
         for index, _ in entries:
-            self._files.note_mended(self.shard_path(index))
+            self._files.note_repaired(self.shard_path(index))
         self.publish()
         self.sync_if_due()
 

@@ -82,7 +82,7 @@ class Mirror:
                     self._adopt(name, key)
                     self._may_replace()
                 except BaseException:
-                    self._forget(name, before)
+                    self._discard_version(name, before)
                     raise
                 self._catch_up()
             else:
@@ -91,7 +91,7 @@ class Mirror:
             f"{key} is written by many servers at once; it is copied later.", data_id=self._shared.data_id
         )
 
-    def _forget(self, name: str, before: str | None) -> None:
+    def _discard_version(self, name: str, before: str | None) -> None:
         """Discard the version that was read, after it could not be replaced: the next copy reads it again."""
         self._etags.pop(name, None)
         if before is not None:

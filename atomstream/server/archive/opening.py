@@ -41,7 +41,7 @@ def open_checked(
         archive = StreamArchive.open(folder, damage=damage) if opened is None else opened()
         checked_about(archive.description, folder.name)
         damage.remove(ABOUT)
-        _mend_geometry(archive)
+        _repair_geometry(archive)
         if not archive.is_cache:
             _note_bad_shards(archive)
         _note_set_aside(archive)
@@ -65,7 +65,7 @@ def _unusable(folder: Path, damage: StreamDamage, error: Exception, why: str) ->
     return StreamError(why, data_id=folder.name)
 
 
-def _mend_geometry(archive: StreamArchive) -> None:
+def _repair_geometry(archive: StreamArchive) -> None:
     """Correct the shape in the description from the stored frames: with another one, all further chunks would be
     refused.
     """

@@ -84,11 +84,11 @@ class SharedThinnedFrames(ThinnedFrames):
         disk.unlink(self._index.shard_path(index))  # it is fetched again when it is read
         return len(found.data) - len(shard)
 
-    def mend(self, about: Mapping[str, Any]) -> None:
+    def repair(self, about: Mapping[str, Any]) -> None:
         """As in the base class; from the store if it has the array."""
         if is_planned(about) and not self.exists:
             self._fetch()
-        super().mend(about)
+        super().repair(about)
 
     def note_stored(self, index: int) -> None:
         """As in the base class, and in the store."""

@@ -162,7 +162,7 @@ class StreamArchive:
             self.files.note_damage(self._index.group.folder, "it is missing, and all frames with it")
         self.files.remove_leftovers()
         self._index.recover(geometry_in(self._about))
-        self.thinned.mend(self._about)
+        self.thinned.repair(self._about)
 
     @property
     def description(self) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class ThinnedFrames:
             disk.unlink(temporary)
         disk.sync_folder(path.parent)
 
-    def mend(self, about: Mapping[str, Any]) -> None:
+    def repair(self, about: Mapping[str, Any]) -> None:
         """At the opening: make the array again if the description has a thinning and its document is lost.
 
         Raises:

@@ -83,14 +83,16 @@ class NamesLog:
         fd = self._file_system.create(self._path) if new else self._file_system.open_existing(self._path)
         try:
             size = os.fstat(fd).st_size
-            self._file_system.write_at(fd, size, self._mend(size) + msgspec.json.encode(line) + b"\n")
+            self._file_system.write_at(
+                fd, size, self._missing_line_end(size) + msgspec.json.encode(line) + b"\n"
+            )
             self._file_system.sync(fd)
         finally:
             self._file_system.close(fd)
         if new:
             self._file_system.sync_folder(self._path.parent)
 
-    def _mend(self, size: int) -> bytes:
+    def _missing_line_end(self, size: int) -> bytes:
         # A crash may leave a line without its end. Without a line break the next record would be lost with it.
         if size == 0:
             return b""

@@ -151,7 +151,7 @@ class SharedStreams(StreamsTable):
             if rows:
                 await session.execute(insert(DELETED_STREAMS).on_conflict_do_nothing(), rows)
 
-    async def forget(self, data_ids: Sequence[str]) -> None:
+    async def drop_rows(self, data_ids: Sequence[str]) -> None:
         """Remove the rows of streams that other servers have deleted."""
         for data_id in data_ids:
             self._changed.pop(data_id, None)

@@ -103,7 +103,7 @@ async def begin_session(
 async def _by_password(request: web.Request, login: Login, reply: web.Response) -> Principal:
     gate, known = request.app[GATE], _known_browser(request, login.name)
     user = await request.app[PASSWORDS].check(login.name, login.password, request.remote, known)
-    _know_browser(request, reply, user)
+    _set_browser_cookie(request, reply, user)
     return gate.people.directory.of_user(user)
 
 
@@ -138,7 +138,7 @@ def _browser_cookie(request: web.Request) -> str:
     return f"atomstream_browser_{request.url.port or 0}"
 
 
-def _know_browser(request: web.Request, reply: web.Response, user: User) -> None:
+def _set_browser_cookie(request: web.Request, reply: web.Response, user: User) -> None:
     text = f"{user.id}.{secrets.token_urlsafe(12)}"
     signature = context_of(request).signer.mark("browser", text)
     put_cookie(request, reply, _browser_cookie(request), f"{text}.{signature}", BROWSER_S)

@@ -129,7 +129,7 @@ class _Peer:
     def __len__(self) -> int:
         return sum(map(len, self.by_state))
 
-    def victim(self) -> Connection | None:
+    def replaceable(self) -> Connection | None:
         """The connection to close for a new one; None if all are in a request."""
         half, unused, idle, known, _ = self.by_state
         for candidates in (half, islice(unused, KEPT_UNUSED, None), idle, unused, known):
@@ -181,11 +181,11 @@ class ConnectionGuard:
         peer = self._peers.get(address) or _Peer(address)
         if len(peer) >= self._per_address:
             self._note(f"{address} has {len(peer)} connections")
-            if not self._close(peer.victim()):
+            if not self._close(peer.replaceable()):
                 return False
         elif len(self) >= self._total:
             self._note(f"there are {len(self)} connections")
-            if not self._close(max(self._peers.values(), key=len).victim()):
+            if not self._close(max(self._peers.values(), key=len).replaceable()):
                 return False
         connection.peer, connection.counted = self._peers.setdefault(address, peer), True
         connection.move(UNUSED)

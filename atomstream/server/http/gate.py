@@ -124,7 +124,7 @@ class Gate:
     def of_holder(self, holder: str) -> Principal | None:
         """Who a session belongs to; None if it is not valid any more."""
         mark = holder.removeprefix("key:")
-        if mark != holder and len(mark) == 64 and self._ring_knows(mark):
+        if mark != holder and len(mark) == 64 and self._ring_has(mark):
             return Principal(SERVER_KEY, Right.ADMIN, None, holder)
         return self.people.directory.of_holder(holder)
 
@@ -137,7 +137,7 @@ class Gate:
             return Principal(SERVER_KEY, Right.ADMIN, None, "", key_id)
         return None
 
-    def _ring_knows(self, mark: str) -> bool:
+    def _ring_has(self, mark: str) -> bool:
         try:
             return self.ring.has(bytes.fromhex(mark))
         except ValueError:

@@ -209,7 +209,7 @@ class LiveAnalysis:
                 )
                 failures += 1
                 if work == self._resume:
-                    await self._give_up_state(failures, str(error))
+                    await self._discard_state(failures, str(error))
                 elif failures % MOST_FAILURES == 0:
                     await self._without_analysis(f"the analysis fails repeatedly: {error}")
             except OSError as error:
@@ -225,7 +225,7 @@ class LiveAnalysis:
             else:
                 await self._until_done(self._resume)
 
-    async def _give_up_state(self, failures: int, why: str) -> None:
+    async def _discard_state(self, failures: int, why: str) -> None:
         """After several failures to continue from a state, begin without it; after as many more, wait or end."""
         if failures % OPENING_TRIES:
             return

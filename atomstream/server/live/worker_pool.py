@@ -169,7 +169,7 @@ class WorkerProcess:
             if life not in (None, self.life):
                 raise WorkerDiedError("the worker was restarted")
             try:
-                done = await self._talk(process, job, on_batch)
+                done = await self._exchange(process, job, on_batch)
             except BaseException:  # else its remaining messages would be taken for those of the next job
                 await self._kill()
                 raise
@@ -178,7 +178,7 @@ class WorkerProcess:
             raise JobFailedError(done.kind, done.text)
         return done
 
-    async def _talk(
+    async def _exchange(
         self, process: asyncio.subprocess.Process, job: AnyJob, on_batch: OnBatch | None
     ) -> DoneReply | ErrorReply:
         if process.stdin is None or process.stdout is None:

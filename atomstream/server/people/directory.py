@@ -47,11 +47,11 @@ class Directory:
     def _apply(self, change: Change) -> None:
         match change:
             case User():
-                self._forget(change.id)
+                self._remove_user(change.id)
                 self.users[change.id] = change
                 self._by_name[normalized_name(change.name)] = change
             case UserRemoved():
-                self._forget(change.id)
+                self._remove_user(change.id)
                 for key in [key for key in self.keys.values() if key.user == change.id]:
                     self._revoke(key)
             case ApiKey():
@@ -65,7 +65,7 @@ class Directory:
             case LinkUsed():
                 self.links.pop(change.sha256, None)
 
-    def _forget(self, user_id: str) -> None:
+    def _remove_user(self, user_id: str) -> None:
         old = self.users.pop(user_id, None)
         if old is not None:
             self._by_name.pop(normalized_name(old.name), None)

@@ -60,7 +60,7 @@ def _hasher() -> PasswordHasher:
 
 
 @cache
-def _hash_of_nobody() -> str:
+def _dummy_hash() -> str:
     return _hasher().hash(secrets.token_urlsafe(16))
 
 
@@ -78,7 +78,7 @@ def is_password(stored: str | None, password: str) -> bool:
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     try:
-        _hasher().verify(stored or _hash_of_nobody(), password.encode("utf-8", "surrogatepass"))
+        _hasher().verify(stored or _dummy_hash(), password.encode("utf-8", "surrogatepass"))
     except (Argon2Error, InvalidHashError):
         return False
     return stored is not None

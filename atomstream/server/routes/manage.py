@@ -158,7 +158,7 @@ async def remove_stream(
     try:
         await context.ingest.stop_stream(data_id)
         await context.results.remove(data_id)
-        await context.lifecycle.forget(data_id)
+        await context.lifecycle.stop_timing(data_id)
         if archive is None:
             await context.streams.delete_stored(data_id)
         await context.streams.delete(data_id, archive)

@@ -118,13 +118,13 @@ class Lifecycle:
         self._check_at[data_id] = at
         heapq.heappush(self._checks, (at, data_id))
 
-    def _forget(self, data_id: str) -> None:
+    def _remove_timers(self, data_id: str) -> None:
         self._last_activity.pop(data_id, None)
         self._interrupted.discard(data_id)
 
-    async def forget(self, data_id: str) -> None:
+    async def stop_timing(self, data_id: str) -> None:
         """Stop timing a stream that is being deleted, and wait until the work on its end is done."""
-        self._forget(data_id)
+        self._remove_timers(data_id)
         while (task := self._finishing.get(data_id)) is not None and not task.done():
             await asyncio.wait([task])
         self._finishing.pop(data_id, None)
@@ -135,7 +135,7 @@ class Lifecycle:
         self._start_timing(data_id)
         await self._signals.created.send(data_id)
 
-    def watch_over(self, data_id: str) -> None:
+    def start_timing(self, data_id: str) -> None:
         """An open stream was found that another server has made: time it here too, since that server may have
         stopped.
         """
@@ -164,7 +164,7 @@ class Lifecycle:
     async def end(self, data_id: str, lost: IndexSet) -> Status:
         """The client has sent everything: store the lost indices and finish the archive. May be repeated."""
         archive = await self._streams.archive(data_id)
-        self._forget(data_id)
+        self._remove_timers(data_id)
         if lost:
             await asyncio.to_thread(archive.mark_lost, lost)
         if lost or (await self._streams.current(data_id)).status != "success":
@@ -231,7 +231,7 @@ class Lifecycle:
                 if is_disk_error(error):
                     self._check(data_id, now + RETRY_S)
                 else:
-                    self._forget(data_id)
+                    self._remove_timers(data_id)
             else:
                 if wait_s is not None:
                     self._check(data_id, now + wait_s)
@@ -246,7 +246,7 @@ class Lifecycle:
             if (
                 about is None or about.status not in OPEN
             ):  # it ended at another server, or its files are there
-                self._forget(data_id)
+                self._remove_timers(data_id)
                 if about is not None:
                     await self._entries.put(about)
                 return None
@@ -255,13 +255,13 @@ class Lifecycle:
             and (archive := await self._streams.archive(data_id)).is_cache
         ):
             if (await self._streams.current(data_id)).status not in OPEN:  # another server has ended it
-                self._forget(data_id)
+                self._remove_timers(data_id)
                 return None
             if await asyncio.to_thread(archive.follow):
                 self._last_activity[data_id] = self._clock()
                 return min(silence_s, abandon_s)
         if silent_s >= abandon_s:
-            self._forget(data_id)
+            self._remove_timers(data_id)
             log.warning(
                 "stream %s: no data for %.0f s; its status is failed until data arrives", data_id, silent_s
             )

@@ -199,7 +199,7 @@ class StoreSync:
             if n_frames:
                 await self._entries.note_chunk(about.data_id, n_frames)
             if about.status in OPEN:
-                self._lifecycle.watch_over(about.data_id)
+                self._lifecycle.start_timing(about.data_id)
         if not self._searches:  # the catalogue has the deletions
             return
         for data_id in listed - stored - self._streams.deleted:
