@@ -118,46 +118,42 @@ async def test_a_folder_in_place_of_the_catalogue_is_set_aside(serve: Serve) -> 
     assert (server.data_dir / "catalogue.sqlite.aside-1" / "kept").is_dir()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "incoming",
-            "analysis",
-            "frames.zarr/frames",
-            "frames.zarr/frames/c",
-            "frames.zarr/time",
-            "frames.zarr/time/c",
-        ),
-        *("frames.zarr/frames/c/1", "analysis/results.log", "analysis/inputs.log"),
-    ],
-)
-async def test_links_in_a_stream_lead_nowhere(serve: Serve, tmp_path: Path, name: str) -> None:
+IN_A_STREAM = (
+    "incoming", "analysis", "frames.zarr/frames", "frames.zarr/frames/c", "frames.zarr/time", "frames.zarr/time/c",
+    "frames.zarr/frames/c/1", "analysis/results.log", "analysis/inputs.log",
+)  # fmt: skip
+
+
+async def test_links_in_a_stream_lead_nowhere(serve: Serve, tmp_path: Path) -> None:
     """A link in place of a stream's folder or log costs at most that stream; its target is not changed."""
     server = await serve()
     async with WireClient(server) as client:
-        data_id, other = await client.create(), await client.create("other")
-        for one in (data_id, other):
+        linked = {name: await client.create(name) for name in IN_A_STREAM}
+        other = await client.create("other")
+        for one in (*linked.values(), other):
             assert (await client.send(one, 0, make_frames(4)))[0] == 200
     await server.stop()
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / f"{'0' * 32}.part").write_bytes(SECRET)
     foreign = tmp_path / "foreign"
     foreign.write_bytes(SECRET)
-    path = server.folder(data_id) / name
-    if path.exists():
-        path.rename(tmp_path / "original")
-    path.symlink_to(foreign if name.endswith(".log") else elsewhere)
+    elsewhere = {name: tmp_path / f"elsewhere-{number}" for number, name in enumerate(IN_A_STREAM)}
+    for number, (name, data_id) in enumerate(linked.items()):
+        elsewhere[name].mkdir()
+        (elsewhere[name] / f"{'0' * 32}.part").write_bytes(SECRET)
+        path = server.folder(data_id) / name
+        if path.exists():
+            path.rename(tmp_path / f"original-{number}")
+        path.symlink_to(foreign if name.endswith(".log") else elsewhere[name])
     await server.start()
     async with WireClient(server) as client:
-        status, reply = await client.ask_url(data_id, 1, (4, 8, 12))
-        if status == 200:
-            await client.put(reply[0]["url"], shard_bytes(make_frames(4)))
+        for data_id in linked.values():
+            status, reply = await client.ask_url(data_id, 1, (4, 8, 12))
+            if status == 200:
+                await client.put(reply[0]["url"], shard_bytes(make_frames(4)))
         assert (await client.send(other, 1, make_frames(4)))[0] == 200
     await server.stop()
     assert foreign.read_bytes() == SECRET
-    assert os.listdir(elsewhere) == [f"{'0' * 32}.part"]
+    for name, folder in elsewhere.items():
+        assert os.listdir(folder) == [f"{'0' * 32}.part"], name
 
 
 def test_leftovers_in_shared_memory_are_only_removed_from_own_folders(tmp_path: Path) -> None:
