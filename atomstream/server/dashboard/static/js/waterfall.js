@@ -8,6 +8,7 @@ import { colour } from "./theme.js";
 const RELOAD_MS = 20000;
 const KEPT = 6000;
 const HELD_ROWS = 5;
+const REDRAW_MS = 200; // drawing all columns is the dearest part of the page, and a column is tenths of a second wide
 
 export class Waterfall {
   constructor(dataId, view) {
@@ -65,10 +66,17 @@ export class Waterfall {
 
   soon() {
     if (this.pending) return;
-    this.pending = requestAnimationFrame(() => {
-      this.pending = undefined;
-      this.draw();
-    });
+    this.pending = true;
+    const since = performance.now() - (this.drawnAt ?? -Infinity);
+    setTimeout(
+      () =>
+        requestAnimationFrame(() => {
+          this.pending = false;
+          this.drawnAt = performance.now();
+          this.draw();
+        }),
+      Math.max(0, REDRAW_MS - since),
+    );
   }
 
   /** The profile at a time; null if there is none. */
