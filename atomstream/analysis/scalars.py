@@ -73,14 +73,14 @@ def growth_values(state: AnalysisState) -> dict[str, Measurement]:
         total = layers
     return {
         "growth_rate_ml_s": per_layer,
-        "growth_rate_nm_s": _thickness_rate(state, per_layer),
+        "growth_rate_nm_s": _in_nm(state, per_layer, "nm/s"),
         "oscillation_period": period,
         "damping_layers": damping,
         "oscillations_counted": counted,
         "oscillations_since_mark": growth.counted(growth.counts.mark, state.now_s, "oscillations"),
         "counted_since_s": measured(growth.counts.mark.start_s, None, "s"),
         "layers_total": total,
-        "thickness_nm": _thickness(state, total),
+        "thickness_nm": _in_nm(state, total, "nm"),
         "layers_grown": layers,
         "cycles_seen": measured(growth.latest.cycles, None, "1"),
         "oscillation_r2": measured(growth.latest.r2, None, "1"),
@@ -117,23 +117,14 @@ def _layers_total(counted: Measurement) -> Measurement:
     return replace(counted, note="; ".join(part for part in (AS_LAYERS, NOT_COUNTED, counted.note) if part))
 
 
-def _thickness_rate(state: AnalysisState, rate: Measurement) -> Measurement:
+def _in_nm(state: AnalysisState, layers: Measurement, unit: str) -> Measurement:
+    """Return layers, or layers per second, times the calibrated thickness of a layer."""
     thickness = state.calibration.layer_thickness_nm
     if thickness is None:
-        return undetermined("needs the thickness of a layer (calibration)", "nm/s")
-    if rate.value is None:
-        return undetermined(rate.why, "nm/s")
-    return measured(rate.value * thickness, (rate.sigma or 0.0) * thickness, "nm/s", rate.note)
-
-
-def _thickness(state: AnalysisState, layers: Measurement) -> Measurement:
-    """Return the thickness in nm of all layers that were counted in this stream."""
-    thickness = state.calibration.layer_thickness_nm
-    if thickness is None:
-        return undetermined("needs the thickness of a layer (calibration)", "nm")
+        return undetermined("needs the thickness of a layer (calibration)", unit)
     if layers.value is None:
-        return undetermined(layers.why, "nm")
-    return measured(layers.value * thickness, (layers.sigma or 0.0) * thickness, "nm", layers.note)
+        return undetermined(layers.why, unit)
+    return measured(layers.value * thickness, (layers.sigma or 0.0) * thickness, unit, layers.note)
 
 
 def _saturation_note(saturated: float) -> str:

@@ -65,6 +65,32 @@ class ArraySource(IndexedFrames):
         if self._pixels.decided_by_values and isinstance(array, np.ndarray):
             self._read(slice(0, 1))
 
+    @classmethod
+    def of_file(
+        cls,
+        array: Sliceable,
+        name: str,
+        options: ReadOptions,
+        *,
+        fps: float | None = None,
+        times_s: npt.ArrayLike | SparseTimes | None = None,
+        pixels: PixelFormat | None = None,
+        known_axes: str | None = None,
+    ) -> ArraySource:
+        """The frames of an array in a file, read with the ``options`` of the caller."""
+        return cls(
+            array,
+            name=name,
+            fps=fps,
+            times_s=times_s,
+            axes=options.axes,
+            channel=options.channel,
+            levels=options.levels,
+            pixels=pixels,
+            known_axes=known_axes,
+            skip_damaged=options.skip_damaged,
+        )
+
     def _end_with(self, file: FileFrames, places: Layout) -> None:
         """Leave out the frames that lie behind the end of a file which is cut off."""
         stated = places.n_frames

@@ -39,17 +39,14 @@ def open_hdf5(path: Path, options: ReadOptions) -> ArraySource:
         known = _axes(found)
         place = layout(label, dataset.shape, options.axes, known=known)
         times = None if options.ignore_times else _times(label, found, place, options.time_unit)
-        return ArraySource(
+        return ArraySource.of_file(
             Hdf5Array(path, found.name, dataset),
-            name=label,
+            label,
+            options,
             fps=_rate(found),
             times_s=times,
-            axes=options.axes,
-            channel=options.channel,
-            levels=options.levels,
             pixels=image_pixels(label, dataset, place.n_samples),
             known_axes=known,
-            skip_damaged=options.skip_damaged,
         )
 
 

@@ -49,7 +49,7 @@ def open_npy(path: Path, options: ReadOptions) -> ArraySource:
         array = np.memmap(path, dtype, "r", offset, shape, "F")
     else:
         array = FileFrames(path, dtype, shape, offset)
-    return _source(array, str(path), options)
+    return ArraySource.of_file(array, str(path), options)
 
 
 def open_npz(path: Path, options: ReadOptions) -> ArraySource:
@@ -78,7 +78,7 @@ def open_npz(path: Path, options: ReadOptions) -> ArraySource:
         if isinstance(error, ConfigError):
             raise
         raise UnreadableFileError(str(path), ".npz", str(error)) from error
-    return _source(array, f"{path} [{chosen}]", options, times)
+    return ArraySource.of_file(array, f"{path} [{chosen}]", options, times_s=times)
 
 
 def _headers_of(
@@ -187,15 +187,3 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if dtype.hasobject:
         raise _HasObjectsError
     return shape, fortran, dtype
-
-
-def _source(array: Sliceable, name: str, options: ReadOptions, times_s: Times | None = None) -> ArraySource:
-    return ArraySource(
-        array,
-        name=name,
-        axes=options.axes,
-        channel=options.channel,
-        levels=options.levels,
-        times_s=times_s,
-        skip_damaged=options.skip_damaged,
-    )

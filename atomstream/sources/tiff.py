@@ -34,17 +34,14 @@ def open_tiff(path: Path, options: ReadOptions) -> FrameSource:
         axes = array.axes if isinstance(array, TiffArray) else str(series[0].axes)
         known = _stated_axes(axes, tuple(array.shape))
         place = layout(name, tuple(array.shape), options.axes, known=known)
-        source = ArraySource(
+        source = ArraySource.of_file(
             array,
-            name=name,
-            axes=options.axes,
-            channel=options.channel,
-            levels=options.levels,
+            name,
+            options,
             pixels=pixel_format(name, series[0].keyframe, place.n_samples),
             known_axes=known,
             fps=None if options.ignore_times else stated_rate(tif),
             times_s=None if options.ignore_times else stated_times(tif, place.n_frames),
-            skip_damaged=options.skip_damaged,
         )
         states_count = series[0].kind in ("imagej", "shaped")
     if link is not None and source.lost_tail is None and not states_count:

@@ -76,16 +76,7 @@ def open_node(path: str, node: Any, options: ReadOptions) -> ArraySource:
 def _source(array: Any, name: str, options: ReadOptions, known: str | None, **more: Any) -> ArraySource:
     if not isinstance(more.get("times_s"), SparseTimes):  # which name the frames that are stored
         _warn_of_holes(array, name)
-    return ArraySource(
-        array,
-        name=name,
-        axes=options.axes,
-        channel=options.channel,
-        levels=options.levels,
-        known_axes=known,
-        skip_damaged=options.skip_damaged,
-        **more,
-    )
+    return ArraySource.of_file(array, name, options, known_axes=known, **more)
 
 
 def _warn_of_holes(array: Any, name: str) -> None:

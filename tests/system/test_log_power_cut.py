@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from atomstream.server.catalogue.names_log import NamesLog, TagCreated
+from atomstream.server.live.annotation_records import NewMark
+from atomstream.server.live.annotations import Annotations
 from atomstream.system.files import load_or_make_secret
 from atomstream.system.record_log import RecordLog, is_lost
 from tests.system.power_cut import RecordingFileSystem, Replay
 
 
 def life(root: Path, disk: RecordingFileSystem) -> None:
-    """Two processes that append to a log and to the log of names; the notes mark what is durable."""
+    """Two processes that append to a log, to the log of names and to a user's marks; the notes mark what is durable."""
     secret = load_or_make_secret(root / "data" / "secret", file_system=disk)
     disk.note("secret", secret[0])
     for first in (0, 6):
@@ -28,6 +30,10 @@ def life(root: Path, disk: RecordingFileSystem) -> None:
         log.close()
         NamesLog(root / "data", disk).append(TagCreated(str(first), f"tag {first}", "2026-01-01T00:00:00Z"))
         disk.note("named", first)
+        annotations = Annotations(root / "data" / "marks" / "inputs.log", disk)
+        annotations.add_event(NewMark("note", f"mark {first}", 1000.0 * first, id=str(first)))
+        disk.note("marked", first)
+        annotations.close()
 
 
 def check(left: Path, notes: list[tuple[str, int]], context: object) -> None:
@@ -44,13 +50,17 @@ def check(left: Path, notes: list[tuple[str, int]], context: object) -> None:
     assert numbers == sorted(numbers), context
     assert log.append({"n": 99}) == len(found) + 1
     log.close()
+    annotations = Annotations(left / "data" / "marks" / "inputs.log")
+    marks = {event.id for event in annotations.events(0.0)}
+    annotations.close()
+    assert marks >= {str(number) for what, number in notes if what == "marked"}, context
     names = {line.id for line in NamesLog(left / "data").lines() if isinstance(line, TagCreated)}
     assert names >= {str(number) for what, number in notes if what == "named"}, context
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_power_cut_at_any_moment(memory_path: Path, seed: int) -> None:
-    """With all, none or some of what was not synced, every durable record and name is there."""
+    """With all, none or some of what was not synced, every durable record, name and mark is there."""
     disk, root, draw = RecordingFileSystem(), memory_path / "disk", random.Random(seed)
     root.mkdir()
     life(root, disk)
