@@ -48,8 +48,8 @@ class Laser:
         candidates = ((part, find_pulse_rate(*part)) for part in traces)
         # The cusps of layer growth have harmonics too, but are symmetric in time.
         found = next((hz for part, hz in candidates if hz and pulse_train_rate(*part, hz)), None)
-        if found is None and self.hz and pulse_train_rate(*trace.since(now - 20.0), self.hz):
-            found = self.hz
+        if found is None and self.hz:
+            found = pulse_train_rate(*trace.since(now - 20.0), self.hz)
         if found is not None:
             self.hz, self.seen_s = found, now
 
