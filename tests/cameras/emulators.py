@@ -304,8 +304,9 @@ def _virtual_screen() -> Iterator[None]:
     if program is None:
         pytest.skip("there is no display, and Xvfb is not installed")
     reading, writing = os.pipe()
+    # -noreset: otherwise it starts anew when its last client leaves, and refuses one that connects at that moment.
     process = subprocess.Popen(
-        [program, "-displayfd", str(writing), "-screen", "0", "320x240x24", "-nolisten", "tcp"],
+        [program, "-displayfd", str(writing), "-screen", "0", "320x240x24", "-nolisten", "tcp", "-noreset"],
         pass_fds=[writing],
         stderr=subprocess.DEVNULL,
     )
