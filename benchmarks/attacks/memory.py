@@ -42,7 +42,7 @@ async def held_bodies(rig: Rig, size: float) -> Outcome:
 
 
 async def decoded_bodies(rig: Rig, size: float) -> Outcome:
-    """The longest bodies of JSON that are decoded, of lists of nothing, which become 20 times as large, and longer ones."""
+    """JSON of empty lists, which becomes 20 times as large: up to the longest body that is decoded, and beyond it."""
     number = round(80 * size) or 4
     async with rig.client() as client:
         data_id = await client.create("lists")
