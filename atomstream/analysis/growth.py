@@ -158,14 +158,14 @@ class GrowthTracker:
             self._interrupt(now, self.veto)
             return self.latest
         if rotation_hz and now < self.next_rotating_fit_s:
-            return self.latest  # a joint fit with the rotation costs ten times as much
+            return self._reported(now)  # a joint fit with the rotation costs ten times as much
         self.next_rotating_fit_s = now + ROTATING_FIT_S
         self.counts.set_fit_interval(1.0 + (ROTATING_FIT_S if rotation_hz else 0.0))
         self.trace.retune(self.trace.clock())
         if not rotation_hz:
             self.laser.update(self.trace, self.segment_start_s, now)
         if self.latest.determined and now < self.last_fit_s + 0.03 / float(self.latest.rate):
-            return self.latest  # another 3 % of a period changes a fit by less than its uncertainty
+            return self._reported(now)  # another 3 % of a period changes a fit by less than its uncertainty
         t, y = self._notched(self.onset_s)
         self._watch_clock(t)
         if math.isfinite(self.newest_s) and now - self.newest_s > _longest_blank_s(self.latest.best):
@@ -180,6 +180,10 @@ class GrowthTracker:
             self._add_to_history(self.latest)
             self.counts.update(self.latest, self.onset_s)
             self.best = _better(self.best, self.latest)
+        return self._reported(now)
+
+    def _reported(self, now: float) -> Oscillation:
+        """Return the latest result; the count at ``now`` (s) is reported with it, so later ones are not smaller."""
         waits = not self.latest.determined or self.doubtful
         self.counts.report(now, waits=waits, doubted_s=self._doubted_s)
         return self.latest

@@ -199,6 +199,12 @@ def test_random_traces_raise_nothing(seed: int) -> None:
     feed_trace(fps, t[:200], y[:200], rotation, seed)
 
 
+def test_the_count_does_not_fall_between_the_fits_under_rotation() -> None:
+    """The count goes on between two joint fits; the second one does not make it smaller."""
+    _, fps, t, y, rotation = random_trace(700111)
+    feed_trace(fps, t[:140], y[:140], rotation, 700111)
+
+
 @pytest.mark.parametrize(
     ("result", "fault"),
     [
