@@ -176,8 +176,8 @@ class BesideFrames:
             series = await self._signals.read(about.data_id, lambda stream: stream.points())
             kept = [name for name in series if name in seen or len(seen) < MAX_CHANNELS]
             seen.update(kept[: MAX_CHANNELS - len(seen)])
-            found += [(about, name, units.get(name), series[name]) for name in kept if name in seen]
-        found.reverse()
+            found += [(about, name, units.get(name), series[name]) for name in reversed(kept) if name in seen]
+        found.reverse()  # the oldest stream first, and the channels of each in the order in which they began
         merged: dict[str, SampleChannel] = {}
         names = column_names(dict.fromkeys(name for _, name, _, _ in found))
         for about, name, unit, points in found:
