@@ -18,9 +18,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from atomstream.records import Piece
 from atomstream.system.own_files import (
     FOLDER_MODE,
     OPEN_FLAGS,
@@ -33,6 +32,9 @@ from atomstream.system.own_files import (
     refuse_linked_folders,
 )
 from atomstream.system.scheduling import STEP_BYTES, CoopYield, split_piece
+
+if TYPE_CHECKING:  # it imports numpy, which the command line does not need
+    from atomstream.records import Piece
 
 TEMP_SUFFIX: Final = ".tmp"
 

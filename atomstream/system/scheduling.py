@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from atomstream.records import Piece
 from atomstream.system import tuning
+
+if TYPE_CHECKING:  # it imports numpy, which the command line does not need
+    from atomstream.records import Piece
 
 STEP_BYTES: Final = 2 << 20
 """Bytes that a thread copies or writes between two yields: about half a millisecond."""
