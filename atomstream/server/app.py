@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from atomstream.server import dashboard
+from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.context import CONTEXT, ServerContext, visible_in
 from atomstream.server.http.connections import GUARD, ConnectionGuard
 from atomstream.server.http.gate import Gate, require_access
@@ -16,6 +17,8 @@ from atomstream.server.http.memory_budget import MEMORY, MemoryBudget, bound_mem
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.path_prefix import add_routes
 from atomstream.server.http.responses import DISK, HttpError, errors_to_replies
+from atomstream.server.ports.store import StoreError
+from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.server.routes import (
     alarms,
     analysis,
@@ -96,8 +99,8 @@ def _deleted_meanwhile(context: ServerContext) -> Any:
     async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except (HttpError, web.HTTPException):
-            raise
+        except (HttpError, web.HTTPException, CatalogueUnavailableError, BusUnavailableError, StoreError):
+            raise  # they have replies of their own: a client repeats a request that was answered with 503
         except Exception:
             context.streams.refuse_deleted(request.match_info.get("data_id", ""))
             raise
