@@ -13,6 +13,7 @@ import pytest
 
 from atomstream import AsyncTimeseriesStreamer, TimeseriesStreamer
 from atomstream.errors import ChunkConflictError, ConfigError, StreamFinalizedError, UnknownStreamError
+from atomstream.protocol import MAX_CHUNK_POINTS
 from atomstream.streaming.signal_chunk import checked_points, rows_of_text, text_of
 from tests.live_server import LiveServer, Serve, ThreadedServer
 
@@ -121,8 +122,8 @@ async def test_what_is_refused_before_it_is_sent(streamer: AsyncTimeseriesStream
         await streamer.push_multi(data_id, 1, {})
     with pytest.raises(TypeError, match="pairs"):
         await streamer.run(data_id, "a", [1.0])
-    with pytest.raises(ConfigError, match="more than the 1000000 of a chunk"):
-        await streamer.push(data_id, 1, "a", np.full(1_000_001, T), np.zeros(1_000_001))
+    with pytest.raises(ConfigError, match=f"more than the {MAX_CHUNK_POINTS} of a chunk"):
+        await streamer.push(data_id, 1, "a", np.full(MAX_CHUNK_POINTS + 1, T), np.zeros(MAX_CHUNK_POINTS + 1))
     assert (await streamer.finalize(data_id))["chunks_uploaded"] == 1
 
 
