@@ -83,7 +83,7 @@ async def test_nothing_is_resolved_during_an_outage(
     await server.stop()
     async with streamer(server.api_key, server.url, tmp_path) as blind:
         await blind.resume(data_id)
-        while "count as pending" not in caplog.text:
+        while "stay pending" not in caplog.text:
             await asyncio.sleep(0.01)
         assert (await blind.stats())["streams"][data_id]["chunks_pending"] == DELIVERED + 1
     await server.start()
