@@ -309,7 +309,8 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
     await removed.value
     assert await regions_of(server, growth) == []
     spot = page.locator('#overlay g[data-name="specular"] .grab')
-    box = await spot.bounding_box()
+    while (box := await spot.bounding_box()) is None:  # the overlay is being drawn again after the change
+        await expect(spot).to_be_visible()
     async with page.expect_response(lambda reply: reply.request.method == "PUT") as moved:
         await page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         await page.mouse.down()
