@@ -75,8 +75,9 @@ def _shell() -> str:
 def in_shell(page: str, *, scripts: bool = True) -> str:
     """The complete document of a page: what all pages have in common, around its own head and its ``<body>``.
 
-    A page's file begins with the lines of its own head: title, styles and scripts. ``scripts`` False leaves out the
-    script that sets the theme, for a page whose policy forbids scripts.
+    ``page`` is the text of a page's file. What stands before its ``<body>`` (title, styles, scripts) is put into the
+    ``<head>`` of the document. With ``scripts=False`` the script that sets the theme is left out, because the
+    Content-Security-Policy of such a page forbids scripts.
     """
     head, start, body = page.partition("<body")
     shell = _shell() if scripts else re.sub(r"<script.*</script>\n", "", _shell())

@@ -101,7 +101,9 @@ def _deleted_meanwhile(context: ServerContext) -> Any:
             return await handler(request)
         except (HttpError, web.HTTPException, CatalogueUnavailableError, BusUnavailableError, StoreError):
             raise  # they have replies of their own: a client repeats a request that was answered with 503
-        except Exception:
+        except (
+            Exception
+        ):  # any error: the files of a stream that is deleted vanish while a handler reads them
             context.streams.refuse_deleted(request.match_info.get("data_id", ""))
             raise
 

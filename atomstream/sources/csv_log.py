@@ -244,7 +244,9 @@ class CsvLog:
             return None
 
     def _is_new_header(self, fields: list[str]) -> bool:
-        """Whether a line between rows is a header again, as of a logger that was started anew: its order counts."""
+        """Whether a line between two rows is another header. A logger that is restarted writes one, and the order of
+        its columns applies to the rows after it.
+        """
         if len(fields) < 2 or _is_row(fields, self._delimiter):
             return False
         header = [one.strip().lstrip("#").strip() for one in fields]

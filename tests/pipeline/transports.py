@@ -65,7 +65,7 @@ def settings(**changes: object) -> ClientSettings:
         "buffer_bytes": 1 << 24,
         "encoder_threads": 2,
     }
-    return ClientSettings(**{**base, **changes})  # type: ignore[arg-type]
+    return ClientSettings(**{**base, **changes})  # type: ignore[arg-type]  # fields of PushRequest by name
 
 
 def spec(name: str = "s", chunk_size: int = 8, announced: bool = True) -> StreamSpec:

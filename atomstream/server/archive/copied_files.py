@@ -23,7 +23,8 @@ _CHECKPOINT: Final = f"{ANALYSIS}/checkpoint"
 """Name of the checkpoint: the state that follows from the records up to some number. It is never newer than the
 records."""
 _OF_A_RUN: Final = (RUNNING, f"{ANALYSIS}/state")
-"""Files of a running analysis. They are not copied, because another server begins an analysis of its own."""
+"""Files that exist only while an analysis runs. They are not copied: the server that opens the copy starts a new
+analysis."""
 
 
 class CopiedFiles:

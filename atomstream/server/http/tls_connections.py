@@ -1,8 +1,8 @@
-"""Connections with TLS: the handshake comes first, and counts as a request that is not complete.
+"""Connections with TLS, which count towards the limit of connections from the moment they are accepted.
 
-asyncio can do the handshake before it calls the protocol. Then connections in the handshake would not be counted, and
-a client without a key could open any number of them. So a :class:`TlsConnection` is counted as soon as it is accepted,
-and then starts TLS.
+If asyncio did the handshake itself, it would call the protocol only afterwards. Connections that never complete the
+handshake would then not be counted, and a client without a key could open any number of them. So a
+:class:`TlsConnection` is counted first and starts TLS then. Its handshake counts as an incomplete request.
 """
 
 from __future__ import annotations

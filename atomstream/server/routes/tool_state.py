@@ -53,7 +53,7 @@ routes = web.RouteTableDef()
 T = TypeVar("T")
 
 NUMBER_BYTES: Final = 48
-"""Memory of a number of a chunk: as it is decoded, and as it is stored."""
+"""Bytes of memory that one number in the body of a chunk takes: decoded from JSON, and once more in the store."""
 MAX_NEW_BYTES: Final = 1 << 18
 """Longest body that makes a stream: it may have 64 rules."""
 MAX_BRACKETS: Final = 8 * MAX_CHANNELS

@@ -38,8 +38,8 @@ PERIOD_S: Final = 2.0
 SEARCH_S: Final = 10.0
 """Interval, in s, of the searches for new streams, and for chunks in gaps."""
 SHARED_SEARCH_S: Final = 600.0
-"""Interval, in s, of the searches for streams that a shared catalogue lacks, because a server was killed before it
-wrote their rows."""
+"""Interval, in s, of the searches for streams in the store that have no row in the shared catalogue. A server that was
+killed between the two writes leaves such a stream."""
 SHRINK_S: Final = 60.0
 """Interval, in s, of the checks of the size of the cache, and of the descriptions of open streams that have ended."""
 _READERS: Final = 8
