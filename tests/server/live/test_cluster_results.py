@@ -138,8 +138,10 @@ async def test_inputs_of_users_reach_the_analysis_and_all_servers(made: ClusterP
     assert (await a.mark(NewMark("note", "again", id=event.id))).label == "shutter"
     await a.set_regions([BoxRecord("spot", 100.0, 100.0, 20.0, 20.0)])
     await a.calibrate(CalibrationRecord(layer_thickness_nm=0.4))
-    async with asyncio.timeout(60):
-        while not any(isinstance(message, RegionsMessage) for message in await records(b)):
+    async with asyncio.timeout(60):  # results and inputs reach it by two logs
+        while b.calibration().layer_thickness_nm is None or not any(
+            isinstance(message, RegionsMessage) for message in await records(b)
+        ):
             await b.changed.wait()
     assert [message.event.label for message in await records(b) if isinstance(message, EventMessage)] == [
         "shutter"
