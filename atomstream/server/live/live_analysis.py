@@ -11,17 +11,16 @@ from typing import Final, ParamSpec, TypeVar
 
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
-from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
-from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient, DecodedChunk
+from atomstream.server.live.analyzer_client import AnalyzerClient, DecodedChunk
 from atomstream.server.live.annotation_records import CalibrationEntry
-from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
 from atomstream.server.live.feed import Feed
 from atomstream.server.live.messages import AnalyzerBatch
 from atomstream.server.live.missing_chunks import CRASHED, LATE, NO_ANALYSIS, UNREADABLE, MissingIndices
-from atomstream.server.live.result_store import ResultStore, Snapshot
+from atomstream.server.live.result_store import Snapshot
+from atomstream.server.live.stream_parts import StreamParts
 from atomstream.server.live.worker_messages import AnalyzerState
 from atomstream.server.live.worker_pool import RETRY_S, JobFailedError, WorkerDiedError, WorkerStartError
 from atomstream.server.streams.ingest import run_in
@@ -56,26 +55,18 @@ class LiveAnalysis:
     results are then made again, and the store skips those that are recorded already.
     """
 
-    def __init__(
-        self,
-        archive: StreamArchive,
-        about: StreamMetadata,
-        resources: AnalysisResources,
-        store: ResultStore,
-        annotations: Annotations,
-        feed: Feed,
-    ) -> None:
-        self.about = about
-        self.order = ReorderBuffer(resources.gap_wait_s)
+    def __init__(self, parts: StreamParts[StreamArchive], feed: Feed) -> None:
+        self.about = parts.metadata
+        self.order = ReorderBuffer(parts.resources.gap_wait_s)
         self.missing = MissingIndices()
         """Stored chunks whose frames are not in the fits, by reason."""
         self.done = False
         """True after :meth:`run`: later chunks are not analysed here."""
-        self.analyzer = AnalyzerClient(about.data_id, archive, resources)
-        self._archive = archive
-        self._resources = resources
-        self._store = store
-        self._annotations = annotations
+        self.analyzer = AnalyzerClient(self.about.data_id, parts.archive, parts.resources)
+        self._archive = parts.archive
+        self._resources = parts.resources
+        self._store = parts.store
+        self._annotations = parts.annotations
         self._feed = feed
         self._sent = 0
         self._wake = asyncio.Event()

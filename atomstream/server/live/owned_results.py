@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from atomstream.errors import StreamError
@@ -21,17 +20,16 @@ from atomstream.server.live.annotation_records import (
     EventState,
     RegionsEntry,
 )
-from atomstream.server.live.annotations import Annotations, event_message
+from atomstream.server.live.annotations import event_message
 from atomstream.server.live.event_book import matters
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.replica import Objects, Replica, SharedLogs
-from atomstream.server.live.result_store import REANALYSIS, RUNNING, ResultStore
+from atomstream.server.live.result_store import REANALYSIS, RUNNING
 from atomstream.server.live.shared_records import SharedWriter
-from atomstream.server.live.stored_results import open_files
+from atomstream.server.live.stream_parts import StreamParts, open_parts
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.ports.store import StoreUnavailableError
 from atomstream.server.ports.stream_log import BusUnavailableError, OutdatedWriterError
-from atomstream.server.streams.ingest import run_in
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import read_plain
 
@@ -59,28 +57,19 @@ class OwnedResults(StreamResults):
     :attr:`outdated` is set when another process has appended: then this object is of no use any more.
     """
 
-    def __init__(
-        self,
-        archive: CachedArchive,
-        metadata: StreamMetadata,
-        resources: AnalysisResources,
-        store: ResultStore,
-        annotations: Annotations,
-        logs: SharedLogs,
-        shared: SharedWriter,
-    ) -> None:
-        super().__init__(archive, metadata, resources, store, annotations)
+    def __init__(self, parts: StreamParts[CachedArchive], logs: SharedLogs, shared: SharedWriter) -> None:
+        super().__init__(parts)
         self.outdated = asyncio.Event()
         self._shared = shared
-        self._objects: Objects = logs.objects(metadata.data_id)
-        self._replica = Replica(metadata.data_id, logs, store, annotations, archive, self._in_thread)
+        self._objects: Objects = logs.objects(parts.metadata.data_id)
+        self._replica = Replica(parts, logs, self._in_thread)
         self._publishing = asyncio.Lock()
         self._handed = IndexSet()
         self._copied_records = 0
-        self._shared_archive = archive
+        self._shared_archive = parts.archive
         self._following: list[asyncio.Task[None]] = []
-        store.saved = self._snapshot_saved
-        archive.may_replace = shared.check
+        parts.store.saved = self._snapshot_saved
+        parts.archive.may_replace = shared.check
 
     @classmethod
     async def open_owned(
@@ -89,8 +78,7 @@ class OwnedResults(StreamResults):
         """Bring the files up to the present; raises OSError, BusUnavailableError and StoreUnavailableError."""
         loop = asyncio.get_running_loop()
         shared = SharedWriter(logs.results, metadata.data_id, loop)
-        store, annotations = await run_in(resources.threads, partial(open_files, archive, metadata, shared))
-        results = cls(archive, metadata, resources, store, annotations, logs, shared)
+        results = cls(await open_parts(archive, metadata, resources, shared), logs, shared)
         try:
             await results._take_over()
         except BaseException:

@@ -10,19 +10,17 @@ import msgspec
 
 from atomstream.index_ranges import IndexSet
 from atomstream.results import Event
-from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient
+from atomstream.server.live.analyzer_client import AnalyzerClient
 from atomstream.server.live.annotation_records import (
     AnalyzerEntry,
     CorrectedEvent,
     RegionsEntry,
     TimedEvent,
 )
-from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.messages import AnalyzerBatch
 from atomstream.server.live.missing_chunks import CRASHED, UNREADABLE, MissingIndices
-from atomstream.server.live.result_store import ResultStore
+from atomstream.server.live.stream_parts import StreamParts
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
 from atomstream.server.streams.ingest import run_in
@@ -43,19 +41,15 @@ class Reanalysis:
 
     def __init__(
         self,
-        archive: StreamArchive,
-        about: StreamMetadata,
-        resources: AnalysisResources,
-        store: ResultStore,
-        annotations: Annotations,
+        parts: StreamParts[StreamArchive],
         report: Callable[[float], None],
         only: frozenset[str] | None = None,
     ) -> None:
-        self._archive = archive
-        self._about = about
-        self._resources = resources
-        self._store = store
-        self._annotations = annotations
+        self._archive = parts.archive
+        self._about = parts.metadata
+        self._resources = parts.resources
+        self._store = parts.store
+        self._annotations = parts.annotations
         self._report = report
         self._only = only
         self._stopped = False

@@ -14,11 +14,10 @@ import msgspec
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.live.annotation_records import AnnotationEntry, read_entry
-from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.messages import NumberedMessage
 from atomstream.server.live.result_log import read_kept, write_checked
-from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.shared_records import Position, decoded
+from atomstream.server.live.stream_parts import StreamParts
 from atomstream.server.ports.store import StoreUnavailableError
 from atomstream.server.ports.stream_log import LogEntry, StreamLog
 from atomstream.system.log_privacy import get_logger
@@ -65,22 +64,19 @@ class Replica:
 
     def __init__(
         self,
-        data_id: str,
+        parts: StreamParts[CachedArchive],
         logs: SharedLogs,
-        store: ResultStore,
-        annotations: Annotations,
-        archive: CachedArchive,
         in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
     ) -> None:
-        self.data_id = data_id
+        self.data_id = parts.metadata.data_id
         self.position = Position()
         self.published_inputs = 0
         """Inputs of which there is a record, as far as they have one."""
         self._logs = logs
-        self._store = store
-        self._annotations = annotations
-        self._archive = archive
-        self._files = archive.files
+        self._store = parts.store
+        self._annotations = parts.annotations
+        self._archive = parts.archive
+        self._files = parts.archive.files
         self._in_thread = in_thread
         self._turn = asyncio.Lock()
         self._unsaved = 0

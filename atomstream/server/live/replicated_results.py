@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 from atomstream.errors import ConfigError
@@ -28,16 +27,13 @@ from atomstream.server.live.annotation_records import (
     SettingEntry,
     check_regions,
 )
-from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.event_book import EventChanges, EventConflictError, as_event
 from atomstream.server.live.replica import Replica, SharedLogs
-from atomstream.server.live.result_store import ResultStore
-from atomstream.server.live.stored_results import open_files
+from atomstream.server.live.stream_parts import StreamParts, open_parts
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.ports.placement import Notice
 from atomstream.server.ports.store import StoreUnavailableError
 from atomstream.server.ports.stream_log import BusUnavailableError
-from atomstream.server.streams.ingest import run_in
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -54,20 +50,11 @@ class ReplicatedResults(StreamResults):
     BusUnavailableError while it can't be reached: nothing was changed, as far as is known.
     """
 
-    def __init__(
-        self,
-        archive: CachedArchive,
-        metadata: StreamMetadata,
-        resources: AnalysisResources,
-        store: ResultStore,
-        annotations: Annotations,
-        logs: SharedLogs,
-        announce: Announce,
-    ) -> None:
-        super().__init__(archive, metadata, resources, store, annotations)
-        self.replica = Replica(metadata.data_id, logs, store, annotations, archive, self._in_thread)
+    def __init__(self, parts: StreamParts[CachedArchive], logs: SharedLogs, announce: Announce) -> None:
+        super().__init__(parts)
+        self.replica = Replica(parts, logs, self._in_thread)
         self._announce = announce
-        self._shared_archive = archive
+        self._shared_archive = parts.archive
         self._following: list[asyncio.Task[None]] = []
         self._refreshing = asyncio.Lock()
 
@@ -81,14 +68,13 @@ class ReplicatedResults(StreamResults):
         announce: Announce,
     ) -> ReplicatedResults:
         """Open the files and bring them up to the present; raises OSError and BusUnavailableError."""
-        store, annotations = await run_in(resources.threads, partial(open_files, archive, metadata))
-        results = cls(archive, metadata, resources, store, annotations, logs, announce)
+        results = cls(await open_parts(archive, metadata, resources), logs, announce)
         try:
             await results.replica.open()
         except BaseException:
             await results.close()
             raise
-        results._feed.seq = store.log.seq
+        results._feed.seq = results._store.log.seq
         return results
 
     async def resume(self) -> None:

@@ -9,12 +9,10 @@ from functools import partial
 from typing import TypeVar
 
 from atomstream.results import SIGNAL, Event, column_name, unit_of
-from atomstream.server.archive.metadata import StreamMetadata, read_about
+from atomstream.server.archive.metadata import read_about
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.archive.thinning import ABOUT_KEY
-from atomstream.server.live.analyzer_client import AnalysisResources
 from atomstream.server.live.annotation_records import BoxRecord, CalibrationRecord, EventState, RegionRecord
-from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.growth_summary import GrowthSummary, summary_of
 from atomstream.server.live.messages import (
@@ -27,8 +25,7 @@ from atomstream.server.live.messages import (
     MissingMessage,
     RegionsReport,
 )
-from atomstream.server.live.result_store import ResultStore
-from atomstream.server.live.shared_records import SharedWriter
+from atomstream.server.live.stream_parts import StreamParts
 from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
 from atomstream.server.live.view_tracks import why_no_views
 from atomstream.server.live.waterfall import Waterfall
@@ -37,42 +34,22 @@ from atomstream.server.streams.ingest import run_in
 T = TypeVar("T")
 
 
-def open_files(
-    archive: StreamArchive, metadata: StreamMetadata, shared: SharedWriter | None = None
-) -> tuple[ResultStore, Annotations]:
-    """The files of a stream's results and annotations. Blocks; raises OSError."""
-    store = ResultStore(archive, metadata.fps, shared)
-    path = store.folder / "inputs.log"
-    try:
-        report = partial(archive.files.note_damage, path)
-        return store, Annotations(path, archive.files.file_system, report)
-    except BaseException:
-        store.close()
-        raise
-
-
 class StoredResults(ABC):
     """What readers get of a stream, from its files and its feed. Used in the server's loop.
 
     Its subclasses know how far the analysis is: they analyse, or they follow the process that does.
     """
 
-    def __init__(
-        self,
-        archive: StreamArchive,
-        metadata: StreamMetadata,
-        resources: AnalysisResources,
-        store: ResultStore,
-        annotations: Annotations,
-    ) -> None:
-        self.metadata = metadata
+    def __init__(self, parts: StreamParts[StreamArchive]) -> None:
+        self.metadata = parts.metadata
         self.followers = 0
         """Number of readers of the feed at present."""
-        self._archive = archive
-        self._resources = resources
-        self._store = store
-        self._annotations = annotations
-        self._feed = Feed(store.log.seq)
+        self._parts = parts
+        self._archive = parts.archive
+        self._resources = parts.resources
+        self._store = parts.store
+        self._annotations = parts.annotations
+        self._feed = Feed(parts.store.log.seq)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await run_in(self._resources.threads, call)

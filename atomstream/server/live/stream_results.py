@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -27,16 +26,16 @@ from atomstream.server.live.annotation_records import (
     NewMark,
     RegionRecord,
 )
-from atomstream.server.live.annotations import Annotations, AnnotationWriter
+from atomstream.server.live.annotations import AnnotationWriter
 from atomstream.server.live.archive_annotations import Annotated, ArchiveAnnotations
 from atomstream.server.live.event_book import EventChanges
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import EndMessage, EventMessage, MissingMessage, RegionsMessage
 from atomstream.server.live.missing_chunks import LATE, MissingIndices
 from atomstream.server.live.reanalysis import Reanalysis, ReanalysisScheduler
-from atomstream.server.live.result_store import REANALYSIS, ResultStore
-from atomstream.server.live.stored_results import StoredResults, open_files
-from atomstream.server.streams.ingest import run_in
+from atomstream.server.live.result_store import REANALYSIS
+from atomstream.server.live.stored_results import StoredResults
+from atomstream.server.live.stream_parts import StreamParts, open_parts
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -51,31 +50,27 @@ class StreamResults(StoredResults):
     All methods that write raise OSError for an error of the disk; then nothing was changed.
     """
 
-    def __init__(
-        self,
-        archive: StreamArchive,
-        metadata: StreamMetadata,
-        resources: AnalysisResources,
-        store: ResultStore,
-        annotations: Annotations,
-    ) -> None:
-        super().__init__(archive, metadata, resources, store, annotations)
+    def __init__(self, parts: StreamParts[StreamArchive]) -> None:
+        super().__init__(parts)
         self._live: LiveAnalysis | None = None
         self._late = IndexSet()  # chunks stored after the end of the analysis
         self._tasks: set[asyncio.Task[None]] = set()
         self._reanalyses = ReanalysisScheduler(self._make_reanalysis, self.reanalyse, self._feed.notify)
         self._writer = AnnotationWriter(
-            annotations, lambda: archive.origin_unix_ms, self._publish, self._in_thread, self._annotated
+            parts.annotations,
+            lambda: parts.archive.origin_unix_ms,
+            self._publish,
+            self._in_thread,
+            self._annotated,
         )
-        self._copy = ArchiveAnnotations(archive, self._known, self._in_thread)
+        self._copy = ArchiveAnnotations(parts.archive, self._known, self._in_thread)
 
     @classmethod
     async def open(
         cls, archive: StreamArchive, metadata: StreamMetadata, resources: AnalysisResources
     ) -> StreamResults:
         """Open what is on disk; raises OSError."""
-        files = await run_in(resources.threads, partial(open_files, archive, metadata))
-        return cls(archive, metadata, resources, *files)
+        return cls(await open_parts(archive, metadata, resources))
 
     # -- status ------------------------------------------------------------------------------------------
 
@@ -230,9 +225,7 @@ class StreamResults(StoredResults):
     def begin(self) -> None:
         """Start the live analysis, from the last snapshot of an earlier process if there is one."""
         if self._live is None:
-            self._live = LiveAnalysis(
-                self._archive, self.metadata, self._resources, self._store, self._annotations, self._feed
-            )
+            self._live = LiveAnalysis(self._parts, self._feed)
             self._live.saved = self._copy.note
             self._start(self._run_live(self._live))
 
@@ -322,15 +315,7 @@ class StreamResults(StoredResults):
         await self._in_thread(lambda: self._store.begin(REANALYSIS))
 
     def _make_reanalysis(self, only: frozenset[str] | None) -> Reanalysis:
-        return Reanalysis(
-            self._archive,
-            self.metadata,
-            self._resources,
-            self._store,
-            self._annotations,
-            self._reanalyses.report,
-            only,
-        )
+        return Reanalysis(self._parts, self._reanalyses.report, only)
 
     # -- tasks -------------------------------------------------------------------------------------------
 

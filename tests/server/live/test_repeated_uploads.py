@@ -13,6 +13,7 @@ from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChu
 from atomstream.server.live.feed import Feed
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
+from atomstream.server.live.stream_parts import StreamParts
 from atomstream.server.live.worker_pool import WorkerPool
 from atomstream.sources import GrowthSpec
 from tests.live_helpers import batches, batches_until, column, feed, follow, frame_numbers, growth, stamps
@@ -115,7 +116,7 @@ async def test_a_chunk_stored_again_during_its_analysis() -> None:
     read, new = tuple(shared._in_use)
     resources = AnalysisResources(WorkerPool(1), shared, unused, 5.0, unused)
     metadata: Any = type("Metadata", (), {"data_id": "a"})
-    live = LiveAnalysis(unused, metadata, resources, unused, unused, Feed(0))
+    live = LiveAnalysis(StreamParts(unused, metadata, resources, unused, unused), Feed(0))
     live.stored(0, DecodedChunk(read, unused))
     assert live.order.next_step(0.0) is not None  # a worker reads the block from now on
     live.stored(0, DecodedChunk(new, unused))
