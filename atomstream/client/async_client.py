@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias
 
 import numpy as np
 
+from atomstream.client.arguments import Range, Texts, Times, moment, number, one_id, pair, statuses, texts
 from atomstream.client.signal import Signal, signals_of
 from atomstream.client.stream_entry import FRAMES_TYPE, SIGNALS_TYPE, StreamEntry
-from atomstream.errors import ConfigError, ServerBusyError
+from atomstream.config import number_in_range
+from atomstream.errors import ConfigError, NotFoundError, ServerBusyError
 from atomstream.login import resolve_login
 from atomstream.protocol import PROJECTS_PATH, SAMPLES_PATH
 from atomstream.records import Frames
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from atomstream.service.api import ServiceApi
 
 Kind: TypeAlias = Literal["frames", "signals", "all"]
-Range = tuple[float | None, float | None]
-Times = tuple[datetime | None, datetime | None]
 
 
 class AsyncClient:
@@ -40,12 +38,13 @@ class AsyncClient:
         request_timeout_s: limit of a request in seconds, from 0.001.
 
     Raises:
-        ConfigError: there is no key or no endpoint, or one of them is invalid.
+        ConfigError: there is no key or no endpoint, or an argument is invalid.
     """
 
     def __init__(
         self, api_key: str | None = None, endpoint: str | None = None, *, request_timeout_s: float = 30.0
     ) -> None:
+        number_in_range("request_timeout_s", request_timeout_s, 1e-3, 1e9)
         self._login = resolve_login(api_key, endpoint)
         self._timeout_s = request_timeout_s
         self._api: ServiceApi | None = None
@@ -67,44 +66,60 @@ class AsyncClient:
 
     async def search(
         self,
-        keywords: str | Iterable[str] = (),
+        keywords: Texts = None,
         *,
-        data_ids: Iterable[str] = (),
-        physical_sample_ids: Iterable[str] = (),
-        project_ids: Iterable[str] = (),
+        data_ids: Texts = None,
+        physical_sample_ids: Texts = None,
+        project_ids: Texts = None,
         status: str | None = None,
         growth_length: Range = (None, None),
         upload_datetime: Times = (None, None),
+        last_updated: Times = (None, None),
         kind: Kind = "frames",
     ) -> list[StreamEntry]:
         """The streams that fit all conditions, the newest first.
 
         Args:
             keywords: words that are all in the stream's name, sample or tags.
-            data_ids: ids of streams.
-            physical_sample_ids: ids of samples.
-            project_ids: ids of projects.
-            status: a status such as ``"success"``; None: any.
+            data_ids: ids of streams, or one id.
+            physical_sample_ids: ids of samples, or one id.
+            project_ids: ids of projects, or one id.
+            status: a status such as ``"success"``; None or ``"all"``: any.
             growth_length: shortest and longest length in seconds; None: no limit.
             upload_datetime: earliest and latest time of creation; one without a time zone is local time.
+            last_updated: the same for the time of the last change.
             kind: ``"frames"``, ``"signals"`` (of instruments; their length is given as 0), or ``"all"``.
 
         Raises:
-            ConfigError: ``kind`` is none of these.
+            ConfigError: an argument is not of these types, or ``kind`` or ``status`` is none of the known ones.
         """
-        words = [keywords] if isinstance(keywords, str) else list(keywords)
         filters: dict[str, str | list[str]] = {
-            "keywords": [word for word in words if word.strip()],
-            "data_ids": list(data_ids),
-            "physical_sample_ids": list(physical_sample_ids),
-            "project_ids": list(project_ids),
-            "status": [] if status is None else [status],
+            "keywords": [word for word in texts("keywords", keywords) if word.strip()],
+            "data_ids": texts("data_ids", data_ids),
+            "physical_sample_ids": texts("physical_sample_ids", physical_sample_ids),
+            "project_ids": texts("project_ids", project_ids),
+            "status": statuses(status),
             "data_type": list(_data_types(kind)),
         }
-        for end, length, when in zip(("min", "max"), growth_length, upload_datetime, strict=True):
-            filters[f"growth_length_{end}"] = [] if length is None else [repr(float(length))]
-            filters[f"upload_datetime_{end}"] = [] if when is None else [when.astimezone().isoformat()]
+        for end, length in zip(("min", "max"), pair("growth_length", growth_length), strict=True):
+            filters[f"growth_length_{end}"] = [] if length is None else [number("growth_length", length)]
+        for name, times in (("upload_datetime", upload_datetime), ("last_updated", last_updated)):
+            for end, when in zip(("min", "max"), pair(name, times), strict=True):
+                filters[f"{name}_{end}"] = [] if when is None else [moment(name, when)]
         return [StreamEntry.of(one) for one in await self.api.reading.entries(filters)]
+
+    async def entry(self, data_id: str) -> StreamEntry:
+        """The entry of one stream of frames in the list.
+
+        Raises:
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or the id is no text.
+        """
+        found = await self.search(data_ids=one_id(data_id), kind="all")
+        if not found:
+            raise NotFoundError(f"There is no stream {data_id} (or this API key may not see it).", status=404)
+        if found[0].kind != "frames":
+            raise ConfigError(f"{data_id} is a stream of signals and has no frames: read it with signals().")
+        return found[0]
 
     async def samples(self) -> list[dict[str, Any]]:
         """All physical samples: maps with ``id`` and ``name``, and what else the server states."""
@@ -114,17 +129,18 @@ class AsyncClient:
         """All projects: maps with ``id`` and ``name``, and what else the server states."""
         return await self.api.reading.items("projects", PROJECTS_PATH)
 
-    async def signals(self, data_id: str, channels: Iterable[str] = ()) -> dict[str, Signal]:
+    async def signals(self, data_id: str, channels: Texts = None) -> dict[str, Signal]:
         """All points of a stream of signals, by channel; of ``channels`` only, if any are named.
 
         Raises:
             NotFoundError: there is no such stream of signals.
         """
-        return signals_of(data_id, await self.api.reading.signals(data_id, list(channels)))
+        wanted = texts("channels", channels)
+        return signals_of(data_id, await self.api.reading.signals(one_id(data_id), wanted))
 
     async def analysis(self, data_id: str) -> dict[str, Any]:
         """The newest values, segments, events and geometry of a stream (see docs/live_api.md)."""
-        return await self.api.reading.analysis(data_id)
+        return await self.api.reading.analysis(one_id(data_id))
 
     async def chunk(self, data_id: str, index: int) -> Frames:
         """The frames of one stored chunk, (n, H, W).
@@ -132,7 +148,7 @@ class AsyncClient:
         Raises:
             NotFoundError: it is not stored. ShardError: its bytes are damaged.
         """
-        (frames, height, width, size), dtype, body = await self.api.reading.chunk(data_id, index)
+        (frames, height, width, size), dtype, body = await self.api.reading.chunk(one_id(data_id), index)
         if not 0 <= frames <= size or dtype not in ("uint8", "uint16"):
             raise ServerBusyError(
                 f"The server described chunk {index} of stream {data_id} in an invalid way."
@@ -140,13 +156,13 @@ class AsyncClient:
         kind: DtypeName = "uint8" if dtype == "uint8" else "uint16"
         return decode_shard(body, (size, height, width), kind)[:frames]
 
-    async def columns(self, data_id: str, names: Iterable[str] = ()) -> dict[str, np.ndarray[Any, Any]]:
+    async def columns(self, data_id: str, names: Texts = None) -> dict[str, np.ndarray[Any, Any]]:
         """Results of all stored frames: ``frame``, ``time_seconds`` and the named columns, or all, (n,) each."""
-        wanted = list(names)
+        wanted = texts("names", names)
         parts: dict[str, list[np.ndarray[Any, Any]]] = {"frame": [], TIME: []}
         at = 0
         while True:
-            reply = await self.api.reading.columns(data_id, at, wanted)
+            reply = await self.api.reading.columns(one_id(data_id), at, wanted)
             try:
                 frames = np.frombuffer(reply["frame"], "<i8")
                 parts["frame"].append(frames)
@@ -172,12 +188,13 @@ class AsyncClient:
             pixels: False: results alone (h5, nxs, nc).
 
         Raises:
-            ConfigError: the file exists, or the name has no ending.
+            ConfigError: the file exists or can't be written, or the name has no ending.
         """
         path = _new_file(target)
         part = path.with_name(f"{path.name}.part")
+        one_id(data_id)
         try:
-            with part.open("wb") as file:
+            with _opened(part) as file:
                 await self.api.export_stream(
                     data_id, path.suffix[1:].lower(), file.write, step=step, pixels=pixels
                 )
@@ -213,6 +230,13 @@ def _new_file(target: str | Path) -> Path:
     if not path.suffix or path.exists():
         raise ConfigError(f"{path}: " + ("it exists." if path.suffix else "the ending chooses the format."))
     return path
+
+
+def _opened(part: Path) -> BinaryIO:
+    try:
+        return part.open("wb")
+    except OSError as error:
+        raise ConfigError(f"{part.parent}: no file can be written there ({error.strerror}).") from None
 
 
 def _joined(parts: dict[str, list[np.ndarray[Any, Any]]], rows: int) -> dict[str, np.ndarray[Any, Any]]:

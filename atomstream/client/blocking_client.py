@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from atomstream.client.async_client import AsyncClient, Kind, Range, Times
+from atomstream.client.arguments import Range, Texts, Times
+from atomstream.client.async_client import AsyncClient, Kind
 from atomstream.client.signal import Signal
 from atomstream.client.stream_data import StreamData
 from atomstream.client.stream_entry import StreamEntry
-from atomstream.errors import NotFoundError
+from atomstream.errors import ClosedError
 from atomstream.streaming.portal import LoopThread
+
+T = TypeVar("T")
 
 
 class Client:
@@ -48,18 +51,19 @@ class Client:
 
     def search(
         self,
-        keywords: str | Iterable[str] = (),
+        keywords: Texts = None,
         *,
-        data_ids: Iterable[str] = (),
-        physical_sample_ids: Iterable[str] = (),
-        project_ids: Iterable[str] = (),
+        data_ids: Texts = None,
+        physical_sample_ids: Texts = None,
+        project_ids: Texts = None,
         status: str | None = None,
         growth_length: Range = (None, None),
         upload_datetime: Times = (None, None),
+        last_updated: Times = (None, None),
         kind: Kind = "frames",
     ) -> list[StreamEntry]:
         """The streams that fit all conditions, the newest first. See :meth:`AsyncClient.search`."""
-        return self._loop_thread.call(
+        return self._call(
             partial(
                 self._client.search,
                 keywords,
@@ -69,6 +73,7 @@ class Client:
                 status=status,
                 growth_length=growth_length,
                 upload_datetime=upload_datetime,
+                last_updated=last_updated,
                 kind=kind,
             )
         )
@@ -77,30 +82,34 @@ class Client:
         """The frames and results of one stream. Its description is read now, frames and results when they are used.
 
         Raises:
-            NotFoundError: there is no such stream.
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or the id is no text.
         """
-        entries = self.search(data_ids=[data_id])
-        if not entries:
-            raise NotFoundError(f"There is no stream {data_id} (or this API key may not see it).", status=404)
-        return StreamData(entries[0], self._client, self._loop_thread.call)
+        entry = self._call(partial(self._client.entry, data_id))
+        return StreamData(entry, self._client, self._call)
 
-    def signals(self, data_id: str, channels: Iterable[str] = ()) -> dict[str, Signal]:
+    def signals(self, data_id: str, channels: Texts = None) -> dict[str, Signal]:
         """All points of a stream of signals, by channel. See :meth:`AsyncClient.signals`."""
-        return self._loop_thread.call(partial(self._client.signals, data_id, channels))
+        return self._call(partial(self._client.signals, data_id, channels))
 
     def samples(self) -> list[dict[str, Any]]:
         """All physical samples: maps with ``id`` and ``name``, and what else the server states."""
-        return self._loop_thread.call(self._client.samples)
+        return self._call(self._client.samples)
 
     def projects(self) -> list[dict[str, Any]]:
         """All projects: maps with ``id`` and ``name``, and what else the server states."""
-        return self._loop_thread.call(self._client.projects)
+        return self._call(self._client.projects)
 
     def download(self, data_id: str, target: str | Path, *, step: int = 1, pixels: bool = True) -> Path:
         """Export a stream to a file whose ending is the format. See :meth:`AsyncClient.download`."""
-        return self._loop_thread.call(
-            partial(self._client.download, data_id, target, step=step, pixels=pixels)
-        )
+        return self._call(partial(self._client.download, data_id, target, step=step, pixels=pixels))
+
+    def _call(self, verb: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return self._loop_thread.call(verb)
+        except ClosedError:
+            if self._loop_thread.running:
+                raise
+            raise ClosedError("The client is closed; make a new one.") from None
 
     def close(self) -> None:
         """Close all connections. Further calls have no effect. The interpreter's exit closes what is still open."""

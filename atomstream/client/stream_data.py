@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from atomstream import html
+from atomstream.client.arguments import Texts
 from atomstream.client.async_client import AsyncClient
 from atomstream.client.lazy_frames import in_pieces, lazy_frames
 from atomstream.client.stream_entry import StreamEntry
@@ -83,11 +84,12 @@ class StreamData:
             self._kept,
         )
 
-    def results(self, names: Iterable[str] = ()) -> xarray.Dataset:
+    def results(self, names: Texts = None) -> xarray.Dataset:
         """Results of each stored frame, with the coordinates ``time`` (s from the first frame) and ``frame``.
 
         Args:
-            names: columns such as ``"growth_rate_ml_s"`` (docs/live_api.md); none: all.
+            names: columns such as ``"growth_rate_ml_s"`` (docs/live_api.md), or one; none: all. Those that the stream
+                does not have (yet) are left out.
 
         Raises:
             ImportError: xarray is not installed.
@@ -129,7 +131,7 @@ class StreamData:
             data[name] = ("mark", np.array(values, dtype=None if unit else object), unit)
         return data
 
-    def to_pandas(self, names: Iterable[str] = ()) -> pandas.DataFrame:
+    def to_pandas(self, names: Texts = None) -> pandas.DataFrame:
         """Results of each stored frame as a DataFrame; its index is the time in s. ``attrs["units"]`` has the units.
 
         Args:
@@ -253,21 +255,27 @@ class LazyFrames:
         return self._mask
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
-        if first is Ellipsis:
+        first, *rest = key if isinstance(key, tuple) and key else (key,)
+        if first is Ellipsis or first is None or isinstance(first, (bool, np.bool_, tuple)):
             whole: npt.NDArray[Any] = np.asarray(self)[key]
             return whole
+        numbers = np.arange(len(self))
+        try:
+            picked = numbers[first]
+        except IndexError as error:
+            if isinstance(first, (int, np.integer)):
+                raise IndexError(f"frame {first} of {len(self)}") from None
+            if np.asarray(first).ndim > 1 and np.asarray(first).dtype == bool:
+                masked: npt.NDArray[Any] = np.asarray(self)[key]
+                return masked
+            raise IndexError(str(error)) from None
         if isinstance(first, slice):
-            numbers = np.arange(*first.indices(len(self)))
-            return self._frames(numbers)[(slice(None), *rest)]
-        if isinstance(first, (int, np.integer)):
-            number = int(first) + (len(self) if first < 0 else 0)
-            if not 0 <= number < len(self):
-                raise IndexError(f"frame {first} of {len(self)}")
-            frame: npt.NDArray[Any] = self._frames(np.array([number]))[0]
-            return frame[rest] if rest else frame
-        numbers = np.arange(len(self))[first]
-        return self._frames(numbers)[(slice(None), *rest)]
+            return self._frames(picked)[(slice(None), *rest)]
+        # numpy's own rules for several indices hold, because the same indices are used on the frames that were read.
+        needed, places = np.unique(picked, return_inverse=True)
+        place = int(places.reshape(-1)[0]) if np.ndim(picked) == 0 else places.reshape(np.shape(picked))
+        found: npt.NDArray[Any] = self._frames(needed)[(place, *rest)]
+        return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:

@@ -25,7 +25,7 @@ class ArraySource(IndexedFrames):
 
     ``axes``, ``channel``, ``levels`` and ``skip_damaged`` are those of :func:`open_source`. ``times_s`` (n,) are the
     times of the frames in s, which must not run backwards. A frame with the time NaN is a gap, as in an archive, and
-    is skipped. ``pixels`` and ``known_axes`` are what the file states about its samples and axes. Raises
+    is skipped. ``pixels``, ``known_axes`` and ``scaling`` are what the file states about its samples and axes. Raises
     :class:`ConfigError` for other dtypes and shapes.
     """
 
@@ -41,6 +41,7 @@ class ArraySource(IndexedFrames):
         levels: tuple[float, float] | None = None,
         pixels: PixelFormat | None = None,
         known_axes: str | None = None,
+        scaling: str = "",
         skip_damaged: bool | None = None,
     ) -> None:
         self._array = array
@@ -51,6 +52,8 @@ class ArraySource(IndexedFrames):
             pixels = PixelFormat(np.dtype(array.dtype), samples=self._layout.n_samples)
             if self._layout.n_samples in (3, 4):
                 pixels = replace(pixels, meaning="rgb", opacity=self._layout.n_samples == 4)
+        if scaling:
+            pixels = replace(pixels, scaling=scaling)
         self._pixels = PixelReader(name, pixels, ReadOptions(channel=channel, levels=levels))
         self.dtype = self._pixels.dtype
         self.frame_shape = self._pixels.frame_shape(*self._layout.frame_shape)
@@ -76,6 +79,7 @@ class ArraySource(IndexedFrames):
         times_s: npt.ArrayLike | SparseTimes | None = None,
         pixels: PixelFormat | None = None,
         known_axes: str | None = None,
+        scaling: str = "",
     ) -> ArraySource:
         """The frames of an array in a file, read with the ``options`` of the caller."""
         return cls(
@@ -88,6 +92,7 @@ class ArraySource(IndexedFrames):
             levels=options.levels,
             pixels=pixels,
             known_axes=known_axes,
+            scaling=scaling,
             skip_damaged=options.skip_damaged,
         )
 

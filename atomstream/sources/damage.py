@@ -9,6 +9,7 @@ frame that is decoded in part is never delivered.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -145,6 +146,8 @@ class IndexedFrames:
         """Times of all frames in s from the first one."""
         self.lost_tail: Gap | None = None
         """Frames that the file states, but which lie behind its end."""
+        self.files: frozenset[Path] = frozenset()
+        """Files with the frames, if there may be several of them."""
 
     def _read(self, part: slice) -> Frames:
         """Return the frames ``part.start`` to ``part.stop`` (excluded), new and C-contiguous.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,15 +96,7 @@ class Hdf5Array:
             asked.append(part.indices(length)[:2])
         if self._mapped is not None:
             self._check_mapped(asked)
-        chunks = self._dataset.chunks
-        if chunks is None:
-            return
-        starts = [
-            range(begin - begin % step, end, step) for (begin, end), step in zip(asked, chunks, strict=True)
-        ]
-        for place in itertools.product(*starts):
-            if self._dataset.id.get_chunk_info_by_coord(place).byte_offset is None:
-                raise FrameDamage("it was never written (HDF5 has no chunk for it)", self.path.name)
+        _check_chunks(self._dataset, asked, self.path)
 
     def _check_mapped(self, asked: list[tuple[int, int]]) -> None:
         """Raise FrameDamage if a place of this part belongs to no file of a virtual dataset: HDF5 gives zeros there."""
@@ -116,6 +109,59 @@ class Hdf5Array:
             )
             if held < math.prod(stop - start for start, stop in inner):
                 raise FrameDamage("no file of the virtual dataset holds it", self.path.name)
+
+
+class Hdf5Pictures:
+    """Datasets of an HDF5 file that are one picture each, as an array (n, H, W); opened as :class:`Hdf5Array`.
+
+    ``names`` are their paths, in the order of the frames. All are of the shape and type of ``first``.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], first: Any) -> None:
+        self.path = path
+        self.names = names
+        self.shape: tuple[int, ...] = (len(names), *first.shape)
+        self.dtype: np.dtype[Any] = first.dtype
+        _check_filters(f"{path} [{names[0]}]", first)
+        self._file: Any = None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        first, *inner = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, slice):
+            return np.stack([self._picture(name)[tuple(inner)] for name in self.names[first]])
+        frame: npt.NDArray[Any] = self._picture(self.names[first])[tuple(inner)]
+        return frame
+
+    def _picture(self, name: str) -> npt.NDArray[Any]:
+        if self._file is None:
+            self._file = open_file(self.path)
+        try:
+            dataset = self._file[name]
+            if dataset.id.get_storage_size() == 0 and not dataset.external and not dataset.is_virtual:
+                raise FrameDamage(f"{name} was never written", self.path.name)
+            _check_chunks(dataset, [(0, length) for length in dataset.shape], self.path)
+            return np.asarray(dataset[()])
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise decode_error(error, self.path.name) from error
+
+
+def _check_chunks(dataset: Any, asked: list[tuple[int, int]], path: Path) -> None:
+    """Raise FrameDamage if a chunk of a part of a dataset, given as (first, stop) of each axis, was never written."""
+    chunks = dataset.chunks
+    if chunks is None:
+        return
+    starts = [
+        range(begin - begin % step, end, step) for (begin, end), step in zip(asked, chunks, strict=True)
+    ]
+    for place in itertools.product(*starts):
+        if dataset.id.get_chunk_info_by_coord(place).byte_offset is None:
+            raise FrameDamage("it was never written (HDF5 has no chunk for it)", path.name)
 
 
 def _common(first: tuple[int, ...], last: tuple[int, ...], asked: list[tuple[int, int]]) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from .pixels import PixelFormat
+from atomstream.errors import ConfigError
 
-_MOST_ARRAYS: Final = 10_000
-"""Arrays that are looked at in a file; one with an array for each frame may have more."""
+from .ordering import natural_keys, words_around
+from .pixels import PixelFormat
+from .scaling import scaling_text, stated_scaling
+
+_MOST_ARRAYS: Final = 200_000
+"""Arrays that are looked at in a file, some of which has one for each frame; one with more is refused."""
 
 
 def hdf5_arrays(file: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -27,8 +32,12 @@ def hdf5_arrays(file: Any) -> tuple[dict[str, Any], dict[str, str]]:
     while waiting or linked:
         path, group = waiting.pop() if waiting else linked.pop()
         identity = _identity(group)
-        if identity in seen or len(arrays) >= _MOST_ARRAYS:
+        if identity in seen:
             continue
+        if len(arrays) >= _MOST_ARRAYS:
+            raise ConfigError(
+                f"{path or 'The file'} has more than {_MOST_ARRAYS} arrays: choose one, or a group of them (--dataset)"
+            )
         seen.add(identity)
         if not hasattr(group, "keys"):
             arrays[path] = group
@@ -44,6 +53,46 @@ def hdf5_arrays(file: Any) -> tuple[dict[str, Any], dict[str, str]]:
             if hasattr(node, "keys") or _is_array(node):
                 (waiting if isinstance(link, h5py.HardLink) else linked).append((inner, node))
     return arrays, dead
+
+
+def pictures_of(arrays: Mapping[str, Any]) -> list[str]:
+    """Return the paths of arrays that are one picture each, in their order as people count; empty if there are none.
+
+    That is so if all arrays of two or more axes are pictures (H, W) of one size and type, whose paths differ in their
+    numbers only (``frame_1``, ``frame_2``, or ``1/image``, ``2/image``), beside pictures of other sizes with other
+    paths.
+    """
+    kinds: dict[tuple[Any, ...], list[str]] = {}
+    for path, node in arrays.items():
+        if len(node.shape) > 2:
+            return []
+        kinds.setdefault((words_around(path), node.shape, str(node.dtype)), []).append(path)
+    several = [(kind, paths) for kind, paths in kinds.items() if len(paths) > 1]
+    if len(several) != 1 or any(kind[1] == several[0][0][1] for kind in kinds if kind != several[0][0]):
+        return []
+    paths = several[0][1]
+    keys = dict(zip(paths, natural_keys(paths), strict=True))
+    return sorted(paths, key=lambda path: (keys[path], path))
+
+
+def scaling_of(name: str, group: Any, dataset: Any) -> str:
+    """Return what attributes of a dataset, or arrays beside the signal of NXdata, state about its values.
+
+    See :func:`stated_scaling`; NeXus has ``<signal>_scaling_factor`` and ``<signal>_offset`` in the group.
+    """
+    key = name.rpartition("/")[2]
+    beside = {
+        f"{key}_{part}": (_value(group, f"{key}_{part}"), neutral)
+        for part, neutral in (("scaling_factor", 1.0), ("offset", 0.0))
+    }
+    return ", ".join(text for text in (stated_scaling(dataset.attrs), scaling_text(**beside)) if text)
+
+
+def _value(group: Any, name: str) -> Any:
+    try:
+        return group[name][()]
+    except (KeyError, ValueError, TypeError, OSError):
+        return None
 
 
 def _identity(node: Any) -> tuple[str, Any]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from atomstream.errors import ConfigError
+from atomstream.system.log_privacy import get_logger
 
 from .arrays import ArraySource
 from .axes import Layout, layout, letters_of_names
 from .datasets import chosen_array
 from .frame_source import Times
-from .hdf5_array import Hdf5Array, open_file
-from .hdf5_contents import hdf5_arrays, image_pixels
+from .hdf5_array import Hdf5Array, Hdf5Pictures, open_file
+from .hdf5_contents import hdf5_arrays, image_pixels, pictures_of, scaling_of
 from .options import ReadOptions
 from .times import TIME_NAMES, named_times, seconds, unit_seconds
+
+logger = get_logger(__name__)
 
 HDF5_SUFFIXES: Final = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5", ".nc", ".nc4", ".mat"})
 
@@ -33,7 +37,14 @@ def open_hdf5(path: Path, options: ReadOptions) -> ArraySource:
     ``time`` beside the frames. An attribute ``fps`` is the nominal rate.
     """
     with open_file(path) as file:
+        if file.swmr_mode:
+            logger.warning(
+                "%s is being written by another program: the frames that it has now are read, and no later ones",
+                path,
+            )
         found = _chosen(path, file, options.dataset)
+        if found.pictures:
+            return _open_pictures(path, found, options)
         dataset, label = found.node, f"{path} [{found.name}]"
         _check_order(label, dataset, options.axes)
         known = _axes(found)
@@ -47,7 +58,24 @@ def open_hdf5(path: Path, options: ReadOptions) -> ArraySource:
             times_s=times,
             pixels=image_pixels(label, dataset, place.n_samples),
             known_axes=known,
+            scaling=scaling_of(found.name, found.group, dataset),
         )
+
+
+def _open_pictures(path: Path, found: _Found, options: ReadOptions) -> ArraySource:
+    """Open datasets that are one picture each; their times are those of an array ``time`` beside them."""
+    label = f"{path} [{found.pictures[0]} to {found.pictures[-1]}]"
+    place = layout(label, (len(found.pictures), *found.node.shape), options.axes)
+    times = None if options.ignore_times else _times(label, found, place, options.time_unit)
+    return ArraySource.of_file(
+        Hdf5Pictures(path, found.pictures, found.node),
+        label,
+        options,
+        fps=_rate(found),
+        times_s=times,
+        pixels=image_pixels(label, found.node, 1),
+        scaling=scaling_of(found.name, found.group, found.node),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +86,8 @@ class _Found:
     node: Any
     group: Any
     """The group that contains the dataset, or the link to it."""
+    pictures: tuple[str, ...] = ()
+    """The paths of the datasets that are one picture each, in their order; ``node`` is the first one."""
 
 
 def _found(file: Any, node: Any, name: str | None = None) -> _Found:
@@ -73,17 +103,33 @@ def _chosen(path: Path, file: Any, dataset: str | None) -> _Found:
         signal = _signal(dataset, node)
         if signal is not None:
             return _found(file, signal[1], signal[0])
+        if hasattr(node, "keys") and (pictures := _pictures(file, dataset.strip("/"), node)) is not None:
+            return pictures
     else:
         areas = [(name, _node(file, name)) for name in _AREA_DETECTOR]
         for candidate in (_nexus_default(file), *areas):
             if candidate is not None and _is_frames(candidate[1], 2):
                 return _found(file, candidate[1], candidate[0])
     arrays, dead = hdf5_arrays(file)
+    if dataset is None and not dead and (pictures := _pictures(file, "", file, arrays)) is not None:
+        return pictures
     try:
         name = chosen_array(path, {name: node.shape for name, node in arrays.items()}, dataset)
     except ConfigError as error:
         raise ConfigError(f"{error}{_dead_links(dead)}") from None
     return _found(file, arrays[name], name)
+
+
+def _pictures(file: Any, path: str, group: Any, arrays: dict[str, Any] | None = None) -> _Found | None:
+    """Return the datasets of a group that are one picture each; None if it has others, or broken links."""
+    dead: dict[str, str] = {}
+    if arrays is None:
+        arrays, dead = hdf5_arrays(group)
+    names = [] if dead else pictures_of(arrays)
+    if not names:
+        return None
+    paths = tuple(f"{path}/{name}".lstrip("/") for name in names)
+    return replace(_found(file, arrays[names[0]], paths[0]), pictures=paths)
 
 
 def _dead_links(dead: dict[str, str]) -> str:
@@ -163,10 +209,24 @@ def _rate(found: _Found) -> float | None:
 
 def _axes(found: _Found) -> str | None:
     """Return the letters of the axes that NXdata or the dataset's dimensions name, None if they name none."""
-    names = [_text(name) for name in np.atleast_1d(found.group.attrs.get("axes", []))]
+    names = _axis_names(found)
     if len(names) != len(found.node.shape):
         names = [dimension.label or _scale_name(dimension) for dimension in found.node.dims]
     return letters_of_names(tuple(str(name) for name in names))
+
+
+def _axis_names(found: _Found) -> list[Any]:
+    """Return the names of the axes that the group NXdata states, or, as before 2014, its signal ("y:x:time")."""
+    for owner in (found.group, found.node):
+        stated = np.atleast_1d(owner.attrs.get("axes", []))
+        if stated.dtype.kind in "iuf":
+            continue
+        names = [_text(name) for name in stated]
+        if len(names) == 1 and len(found.node.shape) > 1:
+            names = [name for name in re.split(r"[:,\[\]\s]+", str(names[0])) if name]
+        if len(names) == len(found.node.shape):
+            return names
+    return []
 
 
 def _scale_name(dimension: Any) -> str:
@@ -187,7 +247,7 @@ def _times(name: str, found: _Found, place: Layout, stated_unit: str | None) -> 
     """Return the times in s of the frames, None if the file has none."""
     axis = place.counting[0] if len(place.counting) == 1 else 0
     beside = found.group
-    axes = [_text(axis_name) for axis_name in np.atleast_1d(beside.attrs.get("axes", []))]
+    axes = _axis_names(found)
     named = axes[axis] if len(axes) == len(found.node.shape) else None
     columns = [(named, _node(beside, named)), (_STAMPS, _node(beside.file, _STAMPS))]
     columns += [(key, _node(beside, key)) for key in sorted(beside) if key.casefold() in TIME_NAMES]

@@ -25,6 +25,7 @@ from .image_files import TIFF_SUFFIXES, images_in
 from .options import ReadOptions
 from .pgm import maximum, read_pgm
 from .pixels import PixelReader
+from .png import png_counts
 from .tiff import open_tiff
 from .video_decoding import STRICT
 from .whole_pictures import why_not_whole
@@ -107,7 +108,10 @@ def _read_tiff(path: Path, options: ReadOptions) -> Frames:
     try:
         source = open_tiff(path, options)
         if source.n_frames != 1:
-            raise ConfigError(f"{path} has {source.n_frames} pages; in a folder each file is one frame")
+            raise ConfigError(
+                f"{path} has {source.n_frames} pages; in a folder each file is one frame: give such files by their "
+                "names, several in a row"
+            )
         chunk = first_chunk(source)
     except UnreadableFileError as error:
         raise FrameDamage(error.reason if path.stat().st_size else "the file is empty", path.name) from error
@@ -136,6 +140,7 @@ def _read_picture(path: Path, options: ReadOptions) -> Picture:
             frame = next(container.decode(stream), None)
             if frame is None or frame.is_corrupt:
                 raise FrameDamage("it holds no complete picture", path.name)
-            return turned_pixels(picture_of(str(path), frame, options), exif_orientation(data))
+            picture = png_counts(str(path), data, picture_of(str(path), frame, options))
+            return turned_pixels(picture, exif_orientation(data))
     except (av.error.FFmpegError, IndexError) as error:
         raise decode_error(error, path.name) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from atomstream.errors import ConfigError
+from atomstream.system.log_privacy import get_logger
 
 from .damage import UnreadableFileError
 from .frame_source import FrameSource, first_chunk
@@ -25,6 +26,8 @@ from .signatures import content_note
 from .tiff import open_tiff
 from .video import open_video
 from .zarr_source import is_zarr, open_zarr
+
+logger = get_logger(__name__)
 
 Opener: TypeAlias = Callable[[Path, ReadOptions], FrameSource]
 
@@ -123,7 +126,14 @@ def open_sources(paths: Sequence[str | PathLike[str]], **options: Any) -> FrameS
     if not paths:
         raise ConfigError("no file is given")
     warn_of_order([Path(path) for path in paths])
-    sources = [open_source(path, **options) for path in paths]
+    sources: list[FrameSource] = []
+    contained: set[Path] = set()
+    for path in map(Path, paths):
+        if path.resolve() in contained:
+            logger.warning("%s is already contained in the files before it, which name its frames", path)
+            continue
+        sources.append(open_source(path, **options))
+        contained |= {file.resolve() for file in getattr(sources[-1], "files", ())}
     return sources[0] if len(sources) == 1 else SourceSequence(sources)
 
 

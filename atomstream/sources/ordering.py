@@ -24,25 +24,34 @@ def ordered(paths: Sequence[Path], order: str = "name") -> list[Path]:
     counted: that is, if one file has the same number with another count of zeros at its end (1.1 and 1.10), or
     several points (1.2.3).
     """
-    parts = {path: _split(path.stem) for path in paths}
+    keys = dict(zip(paths, natural_keys([path.stem for path in paths]), strict=True))
+    names = sorted(paths, key=lambda path: (keys[path], path.name))
+    return sorted(names, key=lambda path: path.stat().st_mtime_ns) if order == "mtime" else names
+
+
+def natural_keys(names: Sequence[str]) -> list[_Key]:
+    """Return a key for each name; sorted by them, names are in the order of :func:`ordered`."""
+    parts = [_split(name) for name in names]
     templates: dict[tuple[str, ...], list[list[str]]] = {}
-    for words, numbers in parts.values():
+    for words, numbers in parts:
         templates.setdefault(words, []).append(numbers)
     rules = {words: _rules(rows) for words, rows in templates.items()}
+    return [_key(words, numbers, rules[words]) for words, numbers in parts]
 
-    def by_name(path: Path) -> tuple[_Key, str]:
-        words, numbers = parts[path]
-        key: list[tuple[Fraction, str]] = []
-        for place, word in enumerate(words):
-            if word or place == 0:
-                key.append((Fraction(-(10**40)), word))
-            if place < len(numbers):
-                signed, decimal = rules[words][place]
-                key.extend((value, "") for value in _values(numbers[place], signed, decimal))
-        return tuple(key), path.name
 
-    names = sorted(paths, key=by_name)
-    return sorted(names, key=lambda path: path.stat().st_mtime_ns) if order == "mtime" else names
+def words_around(name: str) -> tuple[str, ...]:
+    """Return the words around the numbers of a name: equal for names that differ in their numbers only."""
+    return _split(name)[0]
+
+
+def _key(words: tuple[str, ...], numbers: list[str], rules: list[tuple[bool, bool]]) -> _Key:
+    key: list[tuple[Fraction, str]] = []
+    for place, word in enumerate(words):
+        if word or place == 0:
+            key.append((Fraction(-(10**40)), word))
+        if place < len(numbers):
+            key.extend((value, "") for value in _values(numbers[place], *rules[place]))
+    return tuple(key)
 
 
 def _split(stem: str) -> tuple[tuple[str, ...], list[str]]:

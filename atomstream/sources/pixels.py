@@ -62,6 +62,8 @@ class PixelFormat:
     palette: Samples | None = None
     """Colours (k, 3) of the indices, uint8 or uint16; None for ``meaning="palette"`` if the file has none."""
     range: Range = "full"
+    scaling: str = ""
+    """How the file says that the values follow from the numbers, such as "scale_factor 0.5"; empty: they are equal."""
     orientation: int = 1
     """How a frame is turned for display: 1 to 8, as in TIFF and EXIF."""
 
@@ -138,6 +140,11 @@ class PixelReader:
 
     def _check_meaning(self) -> None:
         pixels = self.pixels
+        if pixels.scaling and not self._raw:
+            raise ConfigError(
+                f"{self.name} states that its values are not the numbers that are stored, but follow from them "
+                f"({pixels.scaling}): give channel='raw' (--channel raw) to stream the numbers as they are stored"
+            )
         if pixels.meaning == "mosaic" and not self._raw:
             raise ConfigError(
                 f"{self.name} was taken by a colour camera and holds its filter mosaic (Bayer): give channel='raw' "

@@ -43,6 +43,8 @@ def open_tiff(path: Path, options: ReadOptions) -> FrameSource:
             fps=None if options.ignore_times else stated_rate(tif),
             times_s=None if options.ignore_times else stated_times(tif, place.n_frames),
         )
+        if isinstance(array, TiffArray):
+            source.files = array.files
         states_count = series[0].kind in ("imagej", "shaped")
     if link is not None and source.lost_tail is None and not states_count:
         source.lost_tail = Gap(source.n_frames or 0, None, path.name, link.target, link.reason)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from atomstream.errors import ConfigError
 from atomstream.system.log_privacy import get_logger
 
-from .damage import FrameDamage, UnreadableFileError, decode_error
+from .damage import FrameDamage, UnreadableFileError, decode_error, read_error
 from .file_frames import FileFrames
 from .frame_source import optional_package
 from .lzw import decode_other_lzw
@@ -202,6 +202,7 @@ class TiffArray:
         self._files = ExitStack()
         self._tif: Any = None
         self._pages: list[Any] = []
+        self._is_open: set[str] = set()
         count = sum(len(part.pages) for part in series)
         first = series[0]
         self.dtype = np.dtype(first.dtype)
@@ -209,7 +210,13 @@ class TiffArray:
         shape = (1, *(int(n) for n in first.keyframe.shape))
         self._stored = FileFrames(path, self.dtype.newbyteorder(byte_order), shape, 0)
         self._size = path.stat().st_size
-        self._places = [self._place(page) for page in pages_of(series)]
+        pages = pages_of(series)
+        self._places = [self._place(page) for page in pages]
+        self._is_ome = first.kind == "ome"
+        self.files: frozenset[Path] = frozenset(
+            path.parent / page.parent.filehandle.name for page in pages if page is not None
+        )
+        """The files with the pages: OME-TIFF of several files names those of all of them."""
         self.shape = tuple(int(n) for n in first.shape)
         self.axes = str(first.axes)
         if len(series) > 1:
@@ -230,6 +237,7 @@ class TiffArray:
         self._files.close()
         self._stored.close()
         self._tif, self._pages = None, []
+        self._is_open.clear()
 
     def __getitem__(self, key: tuple[int | slice, ...], /) -> npt.NDArray[Any]:
         """Return a part; ``key`` has an integer or a slice for each axis."""
@@ -274,7 +282,11 @@ class TiffArray:
             self._pages = pages_of(list(self._tif.series))
         page = self._pages[number] if number < len(self._pages) else None
         if page is None:
-            raise FrameDamage(f"page {number} is missing", self._path.name)
+            elsewhere = (
+                "; OME-TIFF may have it in another file, which is missing or damaged" if self._is_ome else ""
+            )
+            raise FrameDamage(f"page {number} is missing{elsewhere}", self._path.name)
+        self._open_file_of(page)
         self._check_strips(page)
         try:
             pixels = np.asarray(page.asarray())
@@ -286,12 +298,25 @@ class TiffArray:
             pixels = other
         return pixels.reshape(self.shape[self._leading :])
 
+    def _open_file_of(self, page: Any) -> None:
+        """Open the file of a page, if it is another one: OME-TIFF of several files names the pages of all of them."""
+        file = page.parent.filehandle
+        if page.parent is not self._tif and file.path not in self._is_open:
+            try:
+                file.open()
+            except OSError as error:
+                raise read_error(error, file.name) from error
+            self._files.callback(file.close)
+            self._is_open.add(file.path)
+
     def _place(self, page: Any) -> int | None:
         """Return where the pixels begin, if they are stored as they are in one piece: one read gives them.
 
-        None if the parser is needed, or if a part of them is missing.
+        None if the parser is needed, if they are in another file, or if a part of them is missing.
         """
-        if page is None or not page.is_final or sum(page.databytecounts) != self._stored.item_bytes:
+        if page is None or page.parent.filehandle.name != self._path.name:
+            return None
+        if not page.is_final or sum(page.databytecounts) != self._stored.item_bytes:
             return None
         places, counts = list(page.dataoffsets), page.databytecounts
         ends = [offset + count for offset, count in zip(places, counts, strict=False)]
@@ -312,9 +337,9 @@ class TiffArray:
         row_bytes = form.imagewidth * form.samplesperpixel * bits // 8
         parts = []
         for number, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
-            self._tif.filehandle.seek(offset)
+            page.parent.filehandle.seek(offset)
             rows = min(form.rowsperstrip, form.imagelength - number * form.rowsperstrip)
-            decoded = decode_other_lzw(self._tif.filehandle.read(count), rows * row_bytes)
+            decoded = decode_other_lzw(page.parent.filehandle.read(count), rows * row_bytes)
             if decoded is None:
                 return None
             # The page's own decoder does the rest: predictor, order of bytes.
@@ -323,9 +348,9 @@ class TiffArray:
 
     def _check_strips(self, page: Any) -> None:
         """Raise FrameDamage if a strip or tile is missing or cut off; parsers fill it with zeros or grey."""
-        handle = self._tif.filehandle
-        size = self._path.stat().st_size
-        name = self._path.name
+        handle = page.parent.filehandle
+        name = handle.name
+        size = (self._path.parent / name).stat().st_size
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
             if not offset or not count:
                 raise FrameDamage("a part of its pixels was never written", name, page.offset)

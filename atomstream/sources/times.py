@@ -39,6 +39,9 @@ _UNIT_OF: Final = {word: unit for unit, words in _WORDS.items() for word in (uni
 TIME_NAMES: Final = ("time", "times", "t", "timestamp", "timestamps", "frame_time", "frame_times")
 """Names of an array of times beside the frames. An index of frames, such as ``frame``, is no time."""
 
+_NO_SECONDS: Final = 1e11
+"""Seconds of 3000 years: times from this number on, without a unit, have a smaller one, as those since 1970 do."""
+
 _PLAIN_NAMES: Final = ("time", "times")
 """Of these, the names whose values count as seconds if they have no unit."""
 
@@ -77,6 +80,12 @@ def seconds(name: str, values: npt.ArrayLike, unit: Any = None, *, stated_unit: 
     if length is None:
         raise ConfigError(f"{name} has times in the unit {unit!r}, which is not known; {_WAY_OUT}")
     times = array.astype(np.float64)
+    if unit is None and np.abs(times[np.isfinite(times)]).max(initial=0.0) >= _NO_SECONDS:
+        largest = np.abs(times[np.isfinite(times)]).max()
+        raise ConfigError(
+            f"{name} has times without a unit, up to {largest:.4g}: these are no seconds, but probably ms, us or ns; "
+            f"{_WAY_OUT}"
+        )
     if array.dtype.kind == "i" and array.dtype.itemsize == 8:
         missing = array == np.iinfo(np.int64).min  # NaT of numpy and pandas
         offset = array[~missing][0] if not missing.all() else np.int64(0)

@@ -17,6 +17,7 @@ from .datasets import chosen_array
 from .frame_source import Times, optional_package
 from .ome_zarr import Image, image_of
 from .options import ReadOptions
+from .scaling import stated_scaling
 from .times import SparseTimes, named_times, seconds, unit_seconds
 
 logger = get_logger(__name__)
@@ -76,7 +77,8 @@ def open_node(path: str, node: Any, options: ReadOptions) -> ArraySource:
 def _source(array: Any, name: str, options: ReadOptions, known: str | None, **more: Any) -> ArraySource:
     if not isinstance(more.get("times_s"), SparseTimes):  # which name the frames that are stored
         _warn_of_holes(array, name)
-    return ArraySource.of_file(array, name, options, known_axes=known, **more)
+    scaling = stated_scaling(array.attrs)
+    return ArraySource.of_file(array, name, options, known_axes=known, scaling=scaling, **more)
 
 
 def _warn_of_holes(array: Any, name: str) -> None:

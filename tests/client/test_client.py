@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from atomstream import AsyncClient, AsyncRHEEDStreamer, Client, RHEEDStreamer
-from atomstream.errors import AuthenticationError, ConfigError, NotFoundError
+from atomstream.errors import AuthenticationError, ClosedError, ConfigError, NotFoundError
 from atomstream.testing import MemoryService
 from tests.live_server import LiveServer, ThreadedServer
 
@@ -85,8 +85,18 @@ def test_frames_like_an_array(server: ThreadedServer, client: Client, tmp_path: 
     np.testing.assert_array_equal(
         frames[np.arange(len(whole)) % 50 == 9], whole[np.arange(len(whole)) % 50 == 9]
     )
+    for several in (
+        ([1, 150], [3, 4]),
+        ([[0, 1], [150, 151]],),
+        (2, slice(None), [1, 2]),
+        None,
+        (Ellipsis, 3),
+    ):
+        np.testing.assert_array_equal(frames[several], whole[several])
     with pytest.raises(IndexError, match="frame 153 of 153"):
         frames[153]
+    with pytest.raises(IndexError, match="only integers"):
+        frames[1.5]
     assert frames[100:].mean() == pytest.approx(whole[100:].mean())
 
 
@@ -122,10 +132,14 @@ def test_search(server: ThreadedServer, client: Client, tmp_path: Path) -> None:
     assert {entry.data_id for entry in client.search()} == set(ids)
     assert {entry.name for entry in client.search("gan")} == {"GaN one", "GaN two"}
     assert [entry.name for entry in client.search(["GaN", "two"])] == ["GaN two"]
-    assert [entry.data_id for entry in client.search(data_ids=[ids[2]])] == [ids[2]]
+    for one in ([ids[2]], ids[2]):
+        assert [entry.data_id for entry in client.search(data_ids=one)] == [ids[2]]
+    assert len(client.search(None, status="all")) == 3
+    assert client.search(last_updated=(None, datetime.now(UTC) - timedelta(hours=1))) == []
     (found,) = client.search("STO")
     assert (found.sample, found.fps, found.rpm, found.tags) == ("sample STO", FPS, 0.0, ())
-    assert client.search(physical_sample_ids=[found.sample_id or ""])[0].data_id == ids[2]
+    for sample in ([found.sample_id or ""], found.sample_id):
+        assert client.search(physical_sample_ids=sample)[0].data_id == ids[2]
     assert client.search(growth_length=(10.0, None)) == []
     assert len(client.search(growth_length=(None, 10.0))) == 3
     now = datetime.now(UTC)
@@ -151,8 +165,8 @@ def test_download(server: ThreadedServer, client: Client, tmp_path: Path) -> Non
     data_id = stream(server, tmp_path / "spool", {0: noise(CHUNK)})
     path = client.download(data_id, tmp_path / "growth.csv")
     assert len(pd.read_csv(path)) == CHUNK
-    for wrong in (path, tmp_path / "no-ending"):
-        with pytest.raises(ConfigError, match=wrong.name):
+    for wrong in (path, tmp_path / "no-ending", tmp_path / "no-folder" / "a.csv"):
+        with pytest.raises(ConfigError, match=f"{wrong.name}|no-folder: no file can be written"):
             client.download(data_id, wrong)
     with pytest.raises(NotFoundError):
         client.download("7d3c4a0e-5a56-4b7e-9b1f-5d6f4c1e2a90", tmp_path / "none.csv")
@@ -163,8 +177,42 @@ def test_what_does_not_exist(client: Client, server: ThreadedServer) -> None:
     """An unknown stream and a wrong key are errors with a sentence."""
     with pytest.raises(NotFoundError, match="no stream nothing"):
         client.get("nothing")
+    for wrong in ("", " ", None, 5, ["nothing"]):
+        with pytest.raises(ConfigError, match="The id of a stream is"):
+            client.get(wrong)  # type: ignore[arg-type]
     with Client("a-wrong-key", server.url) as stranger, pytest.raises(AuthenticationError):
         stranger.search()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"keywords": 5}, "keywords is 5"),
+        ({"data_ids": [5]}, r"data_ids is \[5\]"),
+        ({"status": "done"}, "one of stream_active"),
+        ({"growth_length": 5}, "a pair"),
+        ({"growth_length": ("a", None)}, "number of seconds"),
+        ({"growth_length": (float("nan"), None)}, "number of seconds"),
+        ({"upload_datetime": ("2025-01-01", None)}, "datetime"),
+        ({"last_updated": "today"}, "a pair"),
+        ({"kind": "rheed"}, "frames, signals, all"),
+    ],
+)
+async def test_wrong_conditions(arguments: dict[str, Any], said: str) -> None:
+    """A condition of another type is an error before anything is sent; it never finds nothing, or everything."""
+    async with AsyncClient("key", "http://127.0.0.1:1") as client:
+        with pytest.raises(ConfigError, match=said):
+            await client.search(**arguments)
+
+
+def test_a_client_that_is_closed(server: ThreadedServer) -> None:
+    """Its calls raise an error that names the client; a wrong limit of time is found at once."""
+    client = Client(server.api_key, server.url)
+    client.close()
+    with pytest.raises(ClosedError, match="The client is closed"):
+        client.search()
+    with pytest.raises(ConfigError, match="request_timeout_s"):
+        Client(server.api_key, server.url, request_timeout_s=0)
 
 
 async def test_in_asyncio(serve: Serve, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from atomstream.errors import ConfigError
 from atomstream.sources import open_source
-from tests.sources.file_table import COLOUR, DEEP, GREY, hdf5
+from tests.sources.file_table import COLOUR, DEEP, GREY, hdf5, zarr_group
 from tests.sources.source_files import read
 
 h5py = pytest.importorskip("h5py")
@@ -97,3 +98,43 @@ def test_records_are_no_frames(tmp_path: Path) -> None:
     """An array of records is refused as such, and not as missing."""
     with pytest.raises(ConfigError, match=r"\[frames\] holds .* pixels, which are no brightness"):
         open_source(hdf5({"frames": (np.zeros((3, 9, 9), [("r", "u1"), ("g", "u1")]), {})})(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["y:x:time", "[y, x, time]", "y,x,time"])
+def test_axes_as_before_2014(tmp_path: Path, text: str) -> None:
+    """The signal of older NeXus files names its axes in one text; the first one need not count the frames."""
+    with h5py.File(tmp_path / "a.nxs", "w") as file:
+        group = file.create_group("entry/run")
+        group["data"] = np.moveaxis(DEEP, 0, 2)
+        group["data"].attrs.update({"signal": 1, "axes": text})
+        group["time"] = [0.0, 40.0, 90.0]
+        group["time"].attrs["units"] = "ms"
+    source = open_source(tmp_path / "a.nxs")
+    np.testing.assert_array_equal(read(source), DEEP)
+    (chunk,) = source.chunks(3)
+    np.testing.assert_allclose(chunk.times_s, [0, 0.04, 0.09])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(hdf5({"frames": (DEEP, {"scale_factor": 0.5})}), id="CF in HDF5"),
+        pytest.param(hdf5({"frames": (DEEP, {"add_offset": -7.0})}), id="an offset"),
+        pytest.param(
+            hdf5({"frames": (DEEP, {}), "frames_scaling_factor": (np.float64(0.5), {})}), id="NeXus"
+        ),
+        pytest.param(zarr_group({"frames": (DEEP, {"scale_factor": -1.0})}), id="CF in Zarr"),
+    ],
+)
+def test_values_that_are_stored_as_other_numbers(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    """Numbers that a factor or an offset turns into values are refused; ``raw`` streams them as they are stored."""
+    path = write(tmp_path)
+    with pytest.raises(ConfigError, match=r"follow from them .*--channel raw"):
+        open_source(path)
+    np.testing.assert_array_equal(read(open_source(path, channel="raw")), DEEP)
+
+
+def test_a_factor_without_an_effect(tmp_path: Path) -> None:
+    """A factor of 1 and an offset of 0 change nothing."""
+    path = hdf5({"frames": (DEEP, {"scale_factor": 1.0, "add_offset": np.zeros(1)})})(tmp_path)
+    np.testing.assert_array_equal(read(open_source(path)), DEEP)

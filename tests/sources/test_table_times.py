@@ -359,3 +359,12 @@ def test_nanoseconds_since_1970_keep_their_digits() -> None:
     stamps = np.array([1_740_000_000_000_000_001, np.iinfo(np.int64).min, 1_740_000_000_000_000_003])
     times = seconds("a", stamps, "ns")
     np.testing.assert_allclose(times, [0.0, np.nan, 2e-9], rtol=1e-12)
+
+
+@pytest.mark.parametrize("stamps", [1.7e12 + 50.0 * np.arange(3), 1_700_000_000_000_000_000 + np.arange(3)])
+def test_numbers_too_large_for_seconds(stamps: np.ndarray) -> None:
+    """Times without a unit that are ms or ns since 1970 are refused with the option that states the unit."""
+    with pytest.raises(ConfigError, match=r"without a unit, up to 1.7e.*--time-unit"):
+        seconds("a", stamps)
+    assert np.diff(seconds("a", stamps, stated_unit="ms"))[0] == pytest.approx((stamps[1] - stamps[0]) / 1000)
+    np.testing.assert_array_equal(np.diff(seconds("a", np.array([1.7e9, 1.7e9 + 1.0]))), 1.0)

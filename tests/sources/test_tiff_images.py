@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,20 @@ def test_folders_without_a_sequence(tmp_path: Path) -> None:
             open_source(tmp_path / name)
     with pytest.raises(ConfigError, match=r"a2\.png is \(40, 64\)"):
         read(open_source(tmp_path / "sizes"))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_png_of_few_bits(tmp_path: Path, bits: int) -> None:
+    """The counts of a PNG with 2 or 4 bits per pixel are those that are stored; decoders expand them to 0 to 255."""
+    counts = FRAMES[0] >> (8 - bits)
+    packed = np.packbits(
+        np.unpackbits(counts[..., None], axis=2)[..., 8 - bits :].reshape(len(counts), -1), axis=1
+    )
+    header = struct.pack(">IIBBBBB", counts.shape[1], counts.shape[0], bits, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(data)) + kind + data for kind, data in chunks]
+    sums = [struct.pack(">I", zlib.crc32(part[4:])) for part in parts]
+    whole = b"".join(part + check for part, check in zip(parts, sums, strict=True))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + whole)
+    np.testing.assert_array_equal(read(open_source(tmp_path / "a.png"))[0], counts)

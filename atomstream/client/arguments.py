@@ -1,0 +1,73 @@
+"""Checks of the arguments of the reading clients: a wrong one is an error, and never a search without results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+from atomstream.errors import ConfigError
+
+Texts: TypeAlias = str | Iterable[str] | None
+Range: TypeAlias = tuple[float | None, float | None]
+Times: TypeAlias = tuple[datetime | None, datetime | None]
+
+_STATUSES: Final = (
+    "stream_active", "stream_interrupted", "stream_finalizing", "stream_error", "success", "error", "pending",
+    "running",
+)  # fmt: skip
+"""Those of streams, and those that the hosted service has for files."""
+
+
+def texts(name: str, given: Any) -> list[str]:
+    """Return one text, several or none as a list. Raises ConfigError if they are no texts."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        return [given]
+    found = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(one, str) for one in found):
+        raise ConfigError(f"{name} is {given!r}; it must be a text, or a list of texts.")
+    return found
+
+
+def one_id(data_id: Any) -> str:
+    """Return the id of a stream. Raises ConfigError if it is no text, or empty: a search for that finds any stream."""
+    if not isinstance(data_id, str) or not data_id.strip():
+        raise ConfigError(f"The id of a stream is {data_id!r}; it must be a text that is not empty.")
+    return data_id
+
+
+def statuses(status: str | None) -> list[str]:
+    """Return the status to search for, none for any. Raises ConfigError for an unknown one."""
+    if status is None or status == "all":
+        return []
+    if status not in _STATUSES:
+        raise ConfigError(f"status is {status!r}; it must be one of {', '.join(_STATUSES)}, all.")
+    return [status]
+
+
+def pair(name: str, given: Any) -> tuple[Any, Any]:
+    """Return the two ends of a range. Raises ConfigError for anything else."""
+    if isinstance(given, str) or not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise ConfigError(f"{name} is {given!r}; it must be a pair (from, to), of which each may be None.")
+    return given[0], given[1]
+
+
+def number(name: str, value: Any) -> str:
+    """Return a length in seconds for a request. Raises ConfigError for one that is not finite."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ConfigError(f"{name} has {value!r}; it must be a number of seconds, or None.")
+    return repr(seconds)
+
+
+def moment(name: str, value: Any) -> str:
+    """Return a time for a request; one without a time zone is local. Raises ConfigError if it is no datetime."""
+    if not isinstance(value, datetime):
+        raise ConfigError(f"{name} has {value!r}; it must be a datetime.datetime, or None.")
+    return value.astimezone().isoformat()
