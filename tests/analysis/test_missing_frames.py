@@ -7,7 +7,7 @@ import pytest
 
 from atomstream.analysis import Analyzer
 from atomstream.analysis.missing_frames import MissingFrames
-from atomstream.analysis.time_gaps import TimeGaps
+from atomstream.analysis.time_gaps import STEPS_NEEDED, TimeGaps
 from atomstream.errors import ConfigError
 from atomstream.records import FrameMeta
 from atomstream.server.archive.records import ChunkTimes
@@ -144,3 +144,24 @@ def test_gaps_by_times(fps: float, step: int) -> None:
     ((at_s, value),) = found(paused)
     assert value == pytest.approx(lost, abs=1)
     assert at_s == pytest.approx(true[at], abs=2.0 / fps)
+
+
+@pytest.mark.parametrize(("fps", "missing"), [(10.0, 0.05), (30.0, 0.2), (120.0, 0.1)])
+@pytest.mark.parametrize("step", [1, 7, 500])
+def test_single_missing_frames_by_even_times(fps: float, missing: float, step: int) -> None:
+    """In even stamps each missing frame is counted without counters; a late frame and a slower camera miss none."""
+    rng = np.random.default_rng(4)
+    true = np.arange(round(20.0 * fps)) / fps + rng.uniform(-0.01, 0.01, round(20.0 * fps)) / fps
+    lost = rng.random(len(true)) < missing
+    lost[: 2 * STEPS_NEEDED], lost[-2 * STEPS_NEEDED :] = False, False
+    late = true + np.where(np.arange(len(true)) % 50 == 25, 0.9 / fps, 0.0)
+    slower = np.where(true < 10.0, true, 2.0 * true - 10.0)
+
+    def found(times: np.ndarray) -> float:
+        gaps, events = TimeGaps(), []
+        for first in range(0, len(times), step):
+            events += gaps.add(times[first : first + step], fps)
+        return sum(e.value for e in [*events, *gaps.report(fps)])
+
+    assert found(true[~lost]) == lost.sum()
+    assert found(true) == found(late) == found(slower) == 0
