@@ -6,6 +6,7 @@ stream created on the server, without losing the first frames.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ import numpy as np
 from atomstream.cameras.camera import CameraFrame
 from atomstream.cameras.grabber import Grabber
 from atomstream.cameras.transforms import Transforms
+from atomstream.frame_counter import usual_step
 
 HELD_BYTES: Final = 256 << 20
 """Most bytes of frames that are held before a receiver is connected. At this limit grabbing waits, and the driver may
@@ -204,6 +206,9 @@ def _seconds(frames: deque[CameraFrame]) -> float:
 
 
 def _plain_rate(frames: deque[CameraFrame]) -> float:
-    first, last = frames[0].frame_id, frames[-1].frame_id
-    periods = len(frames) - 1 if first is None or last is None else last - first
+    numbers = [frame.frame_id for frame in frames if frame.frame_id is not None]
+    periods: float = len(frames) - 1
+    if len(numbers) == len(frames):  # a driver may count in steps, of which each is one frame
+        steps = [after - before for before, after in itertools.pairwise(numbers)]
+        periods = (numbers[-1] - numbers[0]) / usual_step(steps)
     return periods / max(_seconds(frames), 1e-6)

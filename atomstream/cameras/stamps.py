@@ -7,15 +7,20 @@ clock has an unknown zero. The frames of a stream have one ascending number and 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
-from atomstream.frame_counter import MAX_MISSING
+from atomstream.frame_counter import MAX_MISSING, usual_step
 
 DRIFT: Final = 1e-4
 """Largest difference between the rates of two clocks. Quartz clocks are at least five times better."""
 
 JUMP_MS: Final = 1000.0
 """If a device's clock goes back by more than this, in ms, it was set or restarted."""
+
+
+_STEPS: Final = 32
+"""Steps between the numbers of neighbouring frames that are compared to find the usual one."""
 
 
 class DeviceClock:
@@ -59,6 +64,7 @@ class FrameNumbers:
         self._counter: int | None = None
         self._time_ms = 0.0
         self._restarted = False
+        self._steps: deque[int] = deque(maxlen=_STEPS)
         self.last: int | None = None
         """Number of the previous frame."""
 
@@ -86,8 +92,23 @@ class FrameNumbers:
             if step < 0:
                 return -1, 0
             self.last = last + step
+        missing = self._missing(step, time_ms - self._time_ms) if step else 0
         self._counter, self._time_ms, self._restarted = counter if known else None, time_ms, False
-        return self.last, max(0, step - 1)
+        return self.last, missing
+
+    def _missing(self, step: int, elapsed_ms: float) -> int:
+        """Return how many frames a step of the number skips.
+
+        Some drivers count in steps, for example if only each 4th frame is sent: the usual step is one frame, unless
+        the elapsed time shows that frames are missing.
+        """
+        if self._restarted:
+            return step - 1
+        self._steps.append(step)
+        usual = usual_step(self._steps)
+        if self._fps is not None and elapsed_ms / 1000.0 * self._fps > 0.75 * step:
+            usual = 1
+        return max(0, round(step / usual) - 1)
 
     def _step(self, before: int | None, counter: int | None, elapsed_ms: float) -> int:
         expected = 1.0 if self._fps is None else elapsed_ms / 1000.0 * self._fps

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from atomstream.cameras import CameraInfo
+from atomstream.cameras import CameraFeed, CameraInfo, Grabber
 from atomstream.errors import CameraError, CameraLostError
 from tests.cameras.scripted_camera import Clock, ScriptedCamera, Step, frame, grab_all
 
@@ -65,6 +65,26 @@ def test_dropped_frames_are_counted_and_reported_once() -> None:
         "scripted:0: missing frames: 2 (the camera counted them, but they did not arrive)",
         "scripted:0: missing frames: 3 (the camera counted them, but they did not arrive)",
     ]
+
+
+@pytest.mark.parametrize("fps", [None, 10.0])
+def test_counters_that_rise_in_steps(fps: float | None) -> None:
+    """A driver that sends each 4th frame: nothing is missing, except where a step is a longer one; the measured rate is
+    that of the frames.
+    """
+    counters = [4, 8, 12, 16, 24, 28, 32]
+    steps = [frame(number, 1e6 + 25.0 * number) for number in counters]
+    frames, grabber, _ = grab_all(ScriptedCamera(steps, replace(INFO, fps=fps)))
+    assert [one.frame_id for one in frames] == counters
+    first_step = 3  # one step alone may be a gap
+    assert grabber.counts.missing == first_step + 1
+    feed = CameraFeed(
+        Grabber(ScriptedCamera(timed(*range(0, 80, 4), period_ms=100.0), replace(INFO, fps=fps)))
+    )
+    with feed.grabber:
+        feed.start()
+        assert feed.measured_rate() == pytest.approx(10.0)
+        feed.stop()
 
 
 def test_incomplete_frames_are_reported_and_left_out() -> None:

@@ -89,6 +89,12 @@ def chunk_index(request: web.Request) -> int:
     Raises:
         HttpError: 400.
     """
+    if request.query.get("staging_type", "stream") != "stream":
+        raise HttpError(
+            400,
+            "This server stores streams, and takes no files as a whole (Client.upload of the hosted service's client): "
+            "stream the file with the command 'atomstream stream FILE' (pip install 'atomstream[video]').",
+        )
     match = _CHUNK_FILE.fullmatch(request.query.get("original_filename", ""))
     index = int(match[1]) if match else -1
     if not 0 <= index <= MAX_CHUNK_INDEX:
@@ -96,8 +102,8 @@ def chunk_index(request: web.Request) -> int:
             400,
             f"original_filename must be frames.zarr/frames/c/K/0/0 with a chunk index K of 0 .. {MAX_CHUNK_INDEX}.",
         )
-    if request.query.get("num_parts", "1") != "1" or request.query.get("staging_type", "stream") != "stream":
-        raise HttpError(400, "Only num_parts=1 and staging_type=stream are supported.")
+    if request.query.get("num_parts", "1") != "1":
+        raise HttpError(400, "Only num_parts=1 is supported.")
     return index
 
 

@@ -55,6 +55,16 @@ async def test_other_files_are_400(serve: Serve) -> None:
             assert "original_filename" in reply["detail"], name
 
 
+async def test_files_as_a_whole_are_400(serve: Serve) -> None:
+    """``Client.upload`` of the hosted service's client gets a sentence with what to do instead."""
+    server = await serve()
+    async with WireClient(server) as client:
+        query = {"original_filename": "growth.mp4", "num_parts": "1", "staging_type": "core"}
+        status, reply = await client.ask("POST", UPLOAD_URLS, {"physical_sample_name": "s"}, params=query)
+    assert (status, "takes no files as a whole" in reply["detail"]) == (400, True)
+    assert "atomstream stream FILE" in reply["detail"]
+
+
 BAD_FIELDS: list[dict[str, str]] = [
     {"dims": "4,8"},
     {"dims": "4,8,12,1"},
