@@ -15,6 +15,7 @@ from atomstream.protocol import MAX_NAME_CHARS
 from atomstream.server.http.expectation import invite_body
 from atomstream.server.http.memory_budget import HOLDING
 from atomstream.server.http.responses import HttpError
+from atomstream.server.http.turnstile import Turnstile
 from atomstream.server.settings import USUAL_JSON_BYTES
 
 T = TypeVar("T")
@@ -28,6 +29,9 @@ JSON_RATIO: Final = 24
 """Bytes that a byte of JSON becomes at most when it is decoded: ``[],`` becomes a list of 64 bytes."""
 JSON_DEADLINE_S = 15.0
 """Time limit for a whole JSON body in s. aiohttp itself has none."""
+LONG_JSON: Final = web.AppKey("long_json", Turnstile)
+"""Which bodies of more than ``USUAL_JSON_BYTES`` are decoded: one in each iteration of the event loop, so that many of
+them at once do not add up."""
 
 
 async def read_json(
@@ -35,13 +39,16 @@ async def read_json(
 ) -> T:
     """The JSON body of ``request``, of at most ``most`` bytes, as ``kind``.
 
-    With ``strings``, numbers may be written as strings.
+    With ``strings``, numbers may be written as strings. ``kind`` states the type of every value that the client
+    chooses: an arbitrary value may be 40,000 lists, whose decoding holds the event loop.
 
     Raises:
         HttpError: 400 invalid, 408 too slow, 413 too long, 415 compressed.
     """
     data = await read_bounded(request, most)
     request[HOLDING].grow(len(data) * JSON_RATIO)
+    if len(data) > USUAL_JSON_BYTES:
+        await request.app[LONG_JSON].wait()
     try:
         return msgspec.json.decode(data, type=kind, strict=not strings)
     except RecursionError:

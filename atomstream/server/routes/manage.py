@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -33,6 +33,9 @@ routes = web.RouteTableDef()
 log = get_logger("atomstream.server")
 
 
+AttributeValue: TypeAlias = str | bool | int | float | list[str | bool | int | float] | None
+
+
 class StreamChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body that changes a stream. What is absent stays.
 
@@ -44,7 +47,7 @@ class StreamChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     project_id: UuidText | UnsetType | None = UNSET
     physical_sample_id: UuidText | UnsetType | None = UNSET
     sample_name: str | UnsetType = UNSET
-    attributes: dict[str, Any] | UnsetType = UNSET
+    attributes: dict[str, AttributeValue] | UnsetType = UNSET
     """Added to the stream's attributes; a name that exists gets the new value, null removes it."""
 
 
@@ -102,7 +105,7 @@ async def _sample_for(context: ServerContext, principal: Principal, wanted: Stre
     return found
 
 
-def _merged(before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+def _merged(before: dict[str, Any], wanted: dict[str, AttributeValue]) -> dict[str, Any]:
     merged = {name: value for name, value in {**before, **wanted}.items() if value is not None}
     try:
         return check_attributes(merged)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
+from atomstream.server.http.turnstile import Turnstile
 from tests.live_server import Serve
 from tests.wire_client import (
     WireClient,
@@ -404,3 +406,31 @@ async def test_json_is_bounded_by_what_a_request_can_need(serve: Serve) -> None:
         assert (await client.ask("POST", "/tags/", {"name": "a" * 70_000}))[0] == 413
         ids = {"data_ids": [data_id] * 5000, "tag_ids": []}
         assert (await client.ask("POST", "/tags/data-items/", ids))[0] == 200
+
+
+async def test_a_nested_value_ends_the_decoding(serve: Serve) -> None:
+    """Of 30,000 lists in an attribute the first one is refused; making all of them held the event loop for 26 ms."""
+    async with WireClient(await serve()) as client:
+        data_id = await client.create()
+        for value in ([[]] * 30_000, {"a": {}}, [{}]):
+            status, reply = await client.ask("PATCH", f"/rheed/stream/{data_id}", {"attributes": {"a": value}})
+            assert (status, "Expected `" in reply["detail"]) == (400, True), reply
+
+
+async def test_long_json_is_decoded_one_body_at_a_time(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body of more than 64 KiB waits for its turn; all other requests do not wait for it."""
+    stile = Turnstile(0)  # nobody passes
+    monkeypatch.setattr("atomstream.server.app.Turnstile", lambda per_turn: stile if per_turn == 1 else None)
+    async with WireClient(await serve()) as client:
+        data_id = await client.create()
+        ids = {"data_ids": [data_id] * 5000, "tag_ids": []}
+        long = asyncio.create_task(client.ask("POST", "/tags/data-items/", ids))
+        while not len(stile):
+            await asyncio.sleep(0)
+        assert (await client.ask("POST", "/tags/", {"name": "a"}))[0] == 200
+        assert not long.done()
+        stile._per_turn = 1
+        stile._next_turn()
+        assert (await long)[0] == 200
