@@ -201,11 +201,25 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def home_expanded(path: str | os.PathLike[str]) -> Path:
+    """``path`` with the home folder in place of ``~`` or ``~NAME`` at its beginning.
+
+    Raises:
+        ConfigError: there is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{os.fspath(path)!r} begins with the home folder of a user, and none is known. Write the whole path."
+        ) from None
+
+
 def resolve_spool_dir(explicit: str | os.PathLike[str] | None) -> Path:
     """The spool folder: ``explicit``, else ``$ATOMSTREAM_SPOOL_DIR``, else one in the user's state folder."""
     chosen = explicit or os.environ.get("ATOMSTREAM_SPOOL_DIR")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return home_expanded(chosen).absolute()
     from platformdirs import user_state_path  # only streamers with the default folder need this import
 
     return user_state_path("atomstream", appauthor=False) / "spool"
@@ -246,7 +260,7 @@ def environment_api_key() -> str | None:
     path = os.environ.get("ATOMSTREAM_API_KEY_FILE")
     if key or not path:
         return key or None
-    return read_key_file(Path(path).expanduser())
+    return read_key_file(home_expanded(path))
 
 
 def read_key_file(path: Path) -> str:

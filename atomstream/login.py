@@ -17,6 +17,7 @@ from atomstream.config import (
     checked_api_key,
     environment_api_key,
     explicit_endpoint,
+    home_expanded,
     normalise_endpoint,
 )
 from atomstream.errors import ConfigError
@@ -40,7 +41,7 @@ def login_file() -> Path:
     """The file of ``atomstream login``: ``$ATOMSTREAM_LOGIN_FILE``, else one in the user's configuration folder."""
     chosen = os.environ.get("ATOMSTREAM_LOGIN_FILE")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return home_expanded(chosen).absolute()
     from platformdirs import user_config_path  # only needed where no endpoint or key is given
 
     return user_config_path("atomstream", appauthor=False) / "login.json"

@@ -100,6 +100,10 @@ def main() -> None:
 
 def _run() -> int:
     console.redirect_messages()
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # a name that the terminal can't show must not end the command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _code(commands.main(prog_name="atomstream", standalone_mode=False))
     except click.ClickException as error:

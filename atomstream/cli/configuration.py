@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from atomstream.config import home_expanded
 from atomstream.errors import ConfigError
 
 PREFIX: Final = "ATOMSTREAM_SERVER_"
@@ -69,7 +70,7 @@ def merged(
         ConfigError: a setting does not exist or has a wrong type, or the file can't be read.
     """
     named = environment.get(FILE_VARIABLE, "").strip()
-    path = file or (Path(named).expanduser() if named else None)
+    path = file or (home_expanded(named) if named else None)
     sources = [
         {} if path is None else _from_file(path, limits),
         _from_environment(environment, limits),
@@ -118,7 +119,7 @@ def _from_text(where: str, name: str, text: str, limits: Mapping[str, int | floa
             raise ConfigError(f"{where}={text!r} is not a {kind}.") from None
     if not text:
         raise ConfigError(f"{where} is empty: remove it, or give a value.")
-    return Path(text).expanduser() if name in _PATHS else text
+    return home_expanded(text) if name in _PATHS else text
 
 
 def _from_file(path: Path, limits: Mapping[str, int | float]) -> dict[str, Any]:
@@ -165,7 +166,9 @@ def _retention(table: Any, path: Path) -> Any:
 def _from_toml(where: str, name: str, value: Any, limits: Mapping[str, int | float], folder: Path) -> Any:
     default = limits[name] if name in limits else DEFAULTS[name]
     if isinstance(default, tuple):
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        if isinstance(value, list) and all(
+            isinstance(one, str) and not _has_control_characters(one) for one in value
+        ):
             return tuple(value)
         raise ConfigError(f'{where} is not a list of texts, such as ["mbe-pc.lab.local"].')
     right, kind = _is_of_type(default, value)
@@ -173,9 +176,18 @@ def _from_toml(where: str, name: str, value: Any, limits: Mapping[str, int | flo
         raise ConfigError(f"{where}={value!r} is not {kind}.")
     if isinstance(value, str) and not value.strip():
         raise ConfigError(f"{where} is empty: remove it, or give a value.")
+    if isinstance(value, str) and _has_control_characters(value):
+        raise ConfigError(f"{where}={value!r} has control characters, such as a line break.")
     if name in _PATHS:
-        return folder / Path(value).expanduser()
-    return float(value) if isinstance(default, float) else value
+        return folder / home_expanded(value)
+    try:
+        return float(value) if isinstance(default, float) else value
+    except OverflowError:
+        raise ConfigError(f"{where} is a number of {len(str(value))} digits, which is too large.") from None
+
+
+def _has_control_characters(text: str) -> bool:
+    return any(ord(one) < 32 or ord(one) == 127 for one in text)
 
 
 def _is_of_type(default: Any, value: Any) -> tuple[bool, str]:

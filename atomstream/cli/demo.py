@@ -11,6 +11,7 @@ import click
 
 from atomstream.cli.exit_codes import require_server
 from atomstream.cli.options import data_dir_option
+from atomstream.config import home_expanded
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_RPM
 
@@ -79,7 +80,7 @@ def demo(
     height, width = _size(size)
     n_frames = max(1, round(seconds * fps))
     plan = DemoPlan(
-        n_frames, fps, height, width, rpm, seed, data_dir.expanduser().absolute(), port, open_page
+        n_frames, fps, height, width, rpm, seed, home_expanded(data_dir).absolute(), port, open_page
     )
     _check_disk_space(plan)
     return run_demo(plan)

@@ -20,6 +20,7 @@ from atomstream.cli.console import printable
 from atomstream.cli.exit_codes import require_server
 from atomstream.cli.options import data_dir_option
 from atomstream.cli.service_urls import CATALOGUE_HELP, without_secret
+from atomstream.config import home_expanded
 from atomstream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def open_folder(data_dir: Path) -> OpenFolder:
         url = os.environ.get("ATOMSTREAM_SERVER_CATALOGUE", "").strip()
     if url:
         return _open_catalogue(url, context)
-    path = data_dir.expanduser().absolute()
+    path = home_expanded(data_dir).absolute()
     if not (path / "streams").is_dir():
         raise ConfigError(
             f"{path} is not the data folder of an atomstream server: it has no 'streams'. Name the folder by --data."

@@ -14,7 +14,7 @@ from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.key_argument import api_key_options
 from atomstream.cli.service_urls import BUS_HELP, service_url
-from atomstream.config import environment_api_key, is_loopback, read_key_file
+from atomstream.config import environment_api_key, home_expanded, is_loopback, read_key_file
 
 if TYPE_CHECKING:
     from atomstream.server import RunningServer, ServerSettings
@@ -233,7 +233,7 @@ def reindex(data_dir: Path) -> int:
     require_server()
     from atomstream.server import reindex as rebuild
 
-    made = asyncio.run(rebuild(data_dir.expanduser().absolute()))
+    made = asyncio.run(rebuild(home_expanded(data_dir).absolute()))
     click.echo(
         f"The catalogue holds {made.streams} streams, {made.samples} samples, {made.tags} tags and "
         f"{made.projects} projects."

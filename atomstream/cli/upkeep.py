@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from atomstream.cli.console import console
+from atomstream.cli.console import console, printable
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.options import data_dir_option
+from atomstream.config import home_expanded
 
 if TYPE_CHECKING:
     from atomstream.server.upkeep.pace import Pace
@@ -55,7 +56,7 @@ def backup(target: Path, data_dir: Path, rate: float | None) -> int:
     require_server()
     from atomstream.server.upkeep.backup import back_up
 
-    report = back_up(_absolute(data_dir), _absolute(target), pace=make_pace(rate), say=click.echo)
+    report = back_up(_absolute(data_dir), _absolute(target), pace=make_pace(rate), say=_say)
     seconds = max(report.seconds, 1e-3)
     click.echo(
         f"{report.folder}: {report.streams} streams with {report.chunks} chunks; {report.files} files copied "
@@ -94,7 +95,7 @@ def restore(source: Path, data_dir: Path, incomplete: bool, rate: float | None) 
 
     target = _absolute(data_dir)
     chosen = choose_backup(_absolute(source), incomplete=incomplete)
-    report = restore_backup(chosen, target, pace=make_pace(rate), say=click.echo)
+    report = restore_backup(chosen, target, pace=make_pace(rate), say=_say)
     listed = asyncio.run(reindex(target))
     click.echo(
         f"{target}: {report.streams} streams from the backup of {report.made or 'an interrupted run'} "
@@ -119,9 +120,7 @@ def check(data_dir: Path, rate: float | None) -> int:
     require_server()
     from atomstream.server.upkeep.check import check as check_files
 
-    report = check_files(
-        _absolute(data_dir), pace=make_pace(rate), say=lambda line: click.echo(f"damaged: {line}")
-    )
+    report = check_files(_absolute(data_dir), pace=make_pace(rate), say=lambda line: _say(f"damaged: {line}"))
     click.echo(
         f"{report.streams} streams: {report.shards} shards and {report.records} records, {report.files} files, "
         f"{report.nbytes / 1e6:.1f} MB at {report.nbytes / 1e6 / max(report.seconds, 1e-3):.1f} MB/s; "
@@ -158,9 +157,7 @@ def gc(data_dir: Path, days: float, delete: bool) -> int:
     folder = _absolute(data_dir)
 
     def show(one: Garbage) -> None:
-        click.echo(
-            f"{one.path.relative_to(folder).as_posix()}  {one.nbytes} bytes, {one.days:.1f} days: {one.why}"
-        )
+        _say(f"{one.path.relative_to(folder).as_posix()}  {one.nbytes} bytes, {one.days:.1f} days: {one.why}")
 
     report = collect_garbage(folder, days=days, delete=delete, say=show)
     nbytes = sum(one.nbytes for one in report.found)
@@ -174,10 +171,14 @@ def gc(data_dir: Path, days: float, delete: bool) -> int:
 
 
 def _absolute(folder: Path) -> Path:
-    return folder.expanduser().absolute()
+    return home_expanded(folder).absolute()
+
+
+def _say(line: str) -> None:
+    click.echo(printable(line))  # it has names of streams and files
 
 
 def _end(problems: Sequence[str], what: str) -> int:
     for problem in problems:
-        console.write(f"atomstream: {problem} {what}")
+        console.write(printable(f"atomstream: {problem} {what}"))
     return ExitCode.INCOMPLETE if problems else ExitCode.DONE

@@ -11,7 +11,7 @@ from pathlib import Path
 from atomstream.cluster.engine import HOST, Engine, free_ports
 from atomstream.cluster.engines import BUCKET, Nats, PostgreSQL, SeaweedFS, missing_programs
 from atomstream.cluster.nodes import AnalystNode, ServerNode
-from atomstream.config import usable_cores
+from atomstream.config import home_expanded, usable_cores
 from atomstream.errors import ConfigError
 
 API_KEY_FILE = "api-key.txt"
@@ -26,7 +26,7 @@ class LocalCluster:
     """
 
     def __init__(self, folder: Path, servers: int = 2, analysts: int = 2, port: int = 0) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = home_expanded(folder).absolute()
         self.port = port or free_ports(1)[0]
         self.nats = Nats(self.folder / "nats")
         self.s3 = SeaweedFS(self.folder / "s3")

@@ -85,6 +85,8 @@ async def listen(
         for listener in server.sockets:
             with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
                 same.listen(BACKLOG)
+    except UnicodeError:
+        raise ConfigError(f"host={settings.host!r} is no address and no name of a computer.") from None
     except OSError as error:
         raise ConfigError(
             f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}. "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from atomstream.config import is_loopback
+from atomstream.config import home_expanded, is_loopback
 from atomstream.errors import ConfigError
 from atomstream.protocol import normalized_name
 
@@ -88,7 +88,7 @@ class OidcSettings:
             if name not in given:
                 raise ConfigError(f"oidc: {name} is missing.")
         if secret_file is not None:
-            given["client_secret"] = _read_secret(folder / Path(str(secret_file)).expanduser())
+            given["client_secret"] = _read_secret(folder / home_expanded(str(secret_file)))
         return cls(**given)
 
     def role_of(self, claims: Mapping[str, Any]) -> str | None:

@@ -133,6 +133,8 @@ def _address(settings: ServerSettings) -> str:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)
+    except UnicodeError:
+        raise ConfigError(f"host={settings.host!r} is no address and no name of a computer.") from None
     except OSError as error:
         raise ConfigError(
             f"{settings.host} port {settings.port} can't be listened on: {error.strerror or error}."

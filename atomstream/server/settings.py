@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from atomstream.config import integer_in_range, is_loopback, normalise_endpoint, number_in_range, usable_cores
+from atomstream.config import (
+    home_expanded,
+    integer_in_range,
+    is_loopback,
+    normalise_endpoint,
+    number_in_range,
+    usable_cores,
+)
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.server.key_strength import checked_api_key
@@ -131,7 +138,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        set_field(self, "data_dir", Path(self.data_dir).expanduser().absolute())
+        set_field(self, "data_dir", home_expanded(self.data_dir).absolute())
         set_field(self, "decode_threads", self.decode_threads or min(2, usable_cores()))
         set_field(self, "analysis_workers", self.analysis_workers or min(2, usable_cores()))
         if self.api_key is not None:
@@ -194,7 +201,7 @@ class ServerSettings:
         for name in ("tls_cert", "tls_key"):
             path = getattr(self, name)
             if path is not None:
-                object.__setattr__(self, name, Path(path).expanduser().absolute())
+                object.__setattr__(self, name, home_expanded(path).absolute())
         if self.tls not in (None, "self-signed"):
             raise ConfigError(f"tls={self.tls!r} is unknown; it is 'self-signed', or left out.")
         if (self.tls_cert is None) != (self.tls_key is None):

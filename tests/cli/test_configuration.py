@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from atomstream.cli.console import JsonFormatter
 from atomstream.cli.serve import serve
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings
-from tests.cli.commands import atomstream_here, running
+from tests.cli.commands import atomstream, atomstream_here, running
 from tests.paths import REPO
 
 LIMITS = ServerSettings.limits()
@@ -108,6 +109,9 @@ def test_tls_is_one_choice(tmp_path: Path) -> None:
         ("port = ", "not TOML"),
         ("[a]\n[a]", "not TOML"),
         ("[table]\nx = 1", "no setting"),
+        ('data = "a\\u0000b"', "control characters"),
+        ('allowed_hosts = ["a\\nb"]', "control characters|list of texts"),
+        (f"[limits]\nsilence_s = {'9' * 400}", "400 digits"),
     ],
 )
 def test_mistakes_in_a_file(tmp_path: Path, text: str, message: str) -> None:
@@ -135,6 +139,7 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
         ("INSECURE_NETWORK", "maybe", "neither true nor false"),
         ("HOST", " ", "empty"),
         ("TLS", "yes", "off, self-signed"),
+        ("DATA", "~nobody-here/x", "Write the whole path"),
     ],
 )
 def test_mistakes_in_the_environment(variable: str, text: str, message: str) -> None:
@@ -168,6 +173,25 @@ def test_the_command_uses_them(tmp_path: Path) -> None:
     path = write(tmp_path, "[limits]\nmax_uploads = 0\n")
     refused = atomstream_here("serve", "--config", path, "--data", tmp_path / "data")
     assert (refused.returncode, "max_uploads=0 is out of range" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_a_host_that_is_no_name(tmp_path: Path, check: tuple[str, ...]) -> None:
+    """A name that the system can't even look up is an error with its setting, at the start and before it."""
+    refused = atomstream_here(
+        "serve", "--port", "0", "--data", tmp_path, "--insecure-network", "--host", "..", *check
+    )
+    assert refused.returncode == 2
+    assert "host='..' is no address and no name of a computer" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_name_that_can_not_be_printed(tmp_path: Path) -> None:
+    """A path whose bytes are no text is shown with escapes; the command does not end with a traceback."""
+    named = tmp_path / os.fsdecode(b"\xff")
+    done = atomstream("serve", "--port", "0", "--data", named, "--check")
+    assert (done.returncode, "\\udcff would be made" in done.stdout) == (0, True), done.stderr
 
 
 def test_a_server_with_a_file_and_json_logs(tmp_path: Path) -> None:

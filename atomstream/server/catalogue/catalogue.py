@@ -6,9 +6,9 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, Select, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -41,6 +41,11 @@ Visible: TypeAlias = frozenset[str] | None
 
 Named = TypeVar("Named", Sample, Tag, Project)
 
+MOST_NAMES: Final = {Sample: 50_000, Tag: 50_000, Project: 2000}
+"""Most samples, tags and projects: each list of them has all, in one reply."""
+ROWS: Final = 500
+"""Rows that are made in one iteration of the event loop."""
+
 
 class NameTakenError(Exception):
     """The name or id is already used, by ``existing_id``."""
@@ -48,6 +53,10 @@ class NameTakenError(Exception):
     def __init__(self, existing_id: str) -> None:
         super().__init__(f"taken by {existing_id}")
         self.existing_id = existing_id
+
+
+class TooManyNamesError(Exception):
+    """There are as many names of this kind as are allowed; the message is a sentence."""
 
 
 class Catalogue:
@@ -58,19 +67,27 @@ class Catalogue:
         self._names_log = names_log
 
     async def add_sample(self, name: str) -> str:
-        """Create a sample and return its id; raises NameTakenError, also if another request was faster."""
+        """Create a sample and return its id.
+
+        Raises:
+            NameTakenError: it is known, also if another request was faster. TooManyNamesError.
+        """
         record = SampleCreated(id=str(uuid.uuid4()), name=name, made=iso_now())
         await self._add(sample_row(record), record)
         return record.id
 
     async def add_tag(self, name: str) -> str:
-        """Create a tag and return its id; raises NameTakenError."""
+        """Create a tag and return its id; raises NameTakenError, TooManyNamesError."""
         record = TagCreated(id=str(uuid.uuid4()), name=name, made=iso_now())
         await self._add(tag_row(record), record)
         return record.id
 
     async def add_project(self, name: str, project_id: str | None = None) -> str:
-        """Create a project, with ``project_id`` if given, and return its id; raises NameTakenError."""
+        """Create a project, with ``project_id`` if given, and return its id.
+
+        Raises:
+            NameTakenError: the name or the id is known. TooManyNamesError.
+        """
         record = ProjectCreated(id=project_id or str(uuid.uuid4()), name=name, made=iso_now())
         await self._add(project_row(record), record)
         return record.id
@@ -83,6 +100,10 @@ class Catalogue:
                 session.add(row)
                 # If two requests race, the unique index fails here, before the names log has the record.
                 await session.flush()
+                if (await session.scalar(select(func.count()).select_from(kind)) or 0) > MOST_NAMES[kind]:
+                    raise TooManyNamesError(
+                        f"There are {MOST_NAMES[kind]} {kind.__tablename__} already, and no more can be made."
+                    )
                 await self._note(session, record)
         except IntegrityError:
             async with self._db.reading() as session:
@@ -93,6 +114,9 @@ class Catalogue:
         """Put a sample into a project. An active one replaces the project's active sample."""
         record = SampleTracked(project_id=project_id, sample_id=sample_id, active=active, made=iso_now())
         async with self._db.naming() as session:
+            known = await session.get(Tracking, (project_id, sample_id))
+            if known is not None and known.active == active:
+                return  # the names log would grow with each repeat
             await put_tracking(session, record)
             await self._note(session, record)
 
@@ -125,13 +149,12 @@ class Catalogue:
 
     async def tags(self, visible: Visible = None) -> list[dict[str, Any]]:
         """All tags, in the protocol's form, by name; of ``visible`` projects those that their streams have."""
-        query = select(Tag).order_by(Tag.name_key)
+        query = select(Tag.id, Tag.name).order_by(Tag.name_key)
         if visible is not None:
             of_streams = select(StreamTag.tag_id).join(Stream, Stream.data_id == StreamTag.data_id)
             query = query.where(Tag.id.in_(of_streams.where(Stream.project_id.in_(visible))))
         async with self._db.reading() as session:
-            rows = await session.scalars(query)
-            return [{"id": tag.id, "name": tag.name} for tag in rows]
+            return [{"id": tag_id, "name": name} for tag_id, name in await _all_rows(session, query)]
 
     async def samples(self, visible: Visible = None) -> list[dict[str, Any]]:
         """All samples, in the protocol's form, oldest first.
@@ -142,7 +165,8 @@ class Catalogue:
         async with self._db.reading() as session:
             counts = await _streams_by_sample(session, visible)
             projects = await _projects_by_sample(session, visible)
-            rows = await session.scalars(select(Sample).order_by(Sample.made))
+            columns = (Sample.id, Sample.name, Sample.made, Sample.target_material, Sample.detail_notes)
+            rows = await _all_rows(session, select(*columns).order_by(Sample.made))
             return [
                 _sample_entry(row, counts, projects)
                 for row in rows
@@ -178,6 +202,15 @@ class Catalogue:
                 for project, n_samples, tracked in (await session.execute(query))
                 if visible is None or project.id in visible
             ]
+
+
+async def _all_rows(session: AsyncSession, query: Select[Any]) -> list[Row[Any]]:
+    """The rows of a long list, made in pieces, so that other requests are answered in between."""
+    found: list[Row[Any]] = []
+    async for piece in (await session.stream(query)).partitions(ROWS):
+        found.extend(piece)
+        await asyncio.sleep(0)
+    return found
 
 
 def sample_row(record: SampleCreated) -> Sample:
@@ -218,7 +251,7 @@ async def _streams_by_sample(session: AsyncSession, visible: Visible) -> dict[st
     query = select(Stream.sample_id, func.count(), func.max(Stream.last_updated)).group_by(Stream.sample_id)
     if visible is not None:
         query = query.where(Stream.project_id.in_(visible))
-    return {key: (n, last) for key, n, last in (await session.execute(query)) if key is not None}
+    return {key: (n, last) for key, n, last in await _all_rows(session, query) if key is not None}
 
 
 async def _projects_by_sample(session: AsyncSession, visible: Visible) -> dict[str, list[dict[str, str]]]:
@@ -228,13 +261,13 @@ async def _projects_by_sample(session: AsyncSession, visible: Visible) -> dict[s
     if visible is not None:
         query = query.where(Project.id.in_(visible))
     found: dict[str, list[dict[str, str]]] = {}
-    for sample_id, project_id, name in await session.execute(query):
+    for sample_id, project_id, name in await _all_rows(session, query):
         found.setdefault(sample_id, []).append({"id": project_id, "name": name})
     return found
 
 
 def _sample_entry(
-    row: Sample, counts: dict[str, tuple[int, str]], projects: dict[str, list[dict[str, str]]]
+    row: Row[Any], counts: dict[str, tuple[int, str]], projects: dict[str, list[dict[str, str]]]
 ) -> dict[str, Any]:
     n_items, last = counts.get(row.id, (0, row.made))
     return {

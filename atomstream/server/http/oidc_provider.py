@@ -37,6 +37,12 @@ METADATA_S: Final = 3600.0
 """How long metadata and keys of the provider are used without asking again."""
 KEYS_AGAIN_S: Final = 30.0
 """Shortest time between two requests of its keys because a token has an unknown one."""
+MAX_TIME_S: Final = 1e11
+"""Latest Unix time of a token in s; it is in the year 5138."""
+MAX_KEYS: Final = 100
+"""Most keys of a provider that are used; real ones have two to ten."""
+MAX_NUMBER_CHARS: Final = 4096
+"""Longest number of a key in base64; one of RSA with 16384 bits has 2731."""
 LEEWAY_S: Final = 60.0
 """Difference of the clocks of provider and server that is tolerated."""
 
@@ -188,7 +194,9 @@ class OidcProvider:
             "code_verifier": verifier,
         }
         headers = {}
-        methods = metadata.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        methods = metadata.get("token_endpoint_auth_methods_supported")
+        if not isinstance(methods, list):
+            methods = ["client_secret_basic"]
         if settings.client_secret is None:
             form["client_id"] = settings.client_id
         elif "client_secret_basic" in methods or "client_secret_post" not in methods:
@@ -235,7 +243,7 @@ class OidcProvider:
                 # A key that is meant for encryption, or that can't be read, is no reason to refuse the others.
                 signing = [one for one in listed if _is_signing_key(one)] if isinstance(listed, list) else []
                 try:
-                    self._keys = KeySet.import_key_set({"keys": signing})
+                    self._keys = await asyncio.to_thread(KeySet.import_key_set, {"keys": signing[:MAX_KEYS]})
                 except (JoseError, ValueError, TypeError, KeyError):
                     raise OidcError(502, "The provider's keys can't be read.") from None
                 self._keys_at = self._clock()
@@ -287,8 +295,14 @@ class OidcProvider:
 
 
 def _is_time(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether it is a Unix time in s; False for NaN and for numbers that are no dates."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_TIME_S
 
 
 def _is_signing_key(key: Any) -> bool:
-    return isinstance(key, dict) and key.get("use", "sig") == "sig" and key.get("kty") in ("RSA", "EC", "OKP")
+    return (
+        isinstance(key, dict)
+        and key.get("use", "sig") == "sig"
+        and key.get("kty") in ("RSA", "EC", "OKP")
+        and all(len(str(key.get(number, ""))) <= MAX_NUMBER_CHARS for number in ("n", "e", "x", "y"))
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
-from atomstream.config import is_loopback
+from atomstream.config import home_expanded, is_loopback
 from atomstream.errors import ConfigError
 from atomstream.server.client_tls import client_context
 from atomstream.system.log_privacy import hide
@@ -132,7 +132,7 @@ def _replicas(text: str) -> int:
 def _credentials(named: str) -> Path | None:
     if not named:
         return None
-    path = Path(named).expanduser()
+    path = home_expanded(named)
     if not path.is_file():
         raise ConfigError(f"${CREDENTIALS_VARIABLE}={named}: there is no such file with credentials of NATS.")
     return path

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from atomstream.config import is_loopback
+from atomstream.config import home_expanded, is_loopback
 from atomstream.errors import ConfigError
 from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import Store, StoreUnavailableError
@@ -25,7 +25,7 @@ def open_store(url: str) -> Store:
     Raises:
         ConfigError: the URL is not possible, or ``atomstream[cluster]`` is not installed.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme == "s3":
         return _open_s3(url)
     if parts.scheme == "file":
@@ -37,15 +37,24 @@ def open_store(url: str) -> Store:
     return _open_folder(Path(url))
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises ValueError if it is none
+    except ValueError:  # its text may have a secret
+        raise ConfigError(f"--store: the URL can't be read; write it {_EXAMPLE}.") from None
+    return parts
+
+
 def _open_folder(folder: Path) -> Store:
     try:
-        return LocalStore(folder.expanduser().absolute())
+        return LocalStore(home_expanded(folder).absolute())
     except OSError as error:
         raise ConfigError(f"--store {folder}: the folder can't be used: {error.strerror or error}.") from None
 
 
 def _open_s3(url: str) -> Store:
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             "--store: the URL has keys in it, which others can see. Give them as AWS_ACCESS_KEY_ID and "
@@ -83,7 +92,7 @@ def _open_s3(url: str) -> Store:
 def _check_endpoint(endpoint: str | None, *, insecure: bool) -> None:
     if endpoint is None:
         return
-    parts = urlsplit(endpoint)
+    parts = _split(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--store: endpoint={endpoint!r} is no address, {_EXAMPLE}.")
     if parts.username is not None or parts.password is not None:

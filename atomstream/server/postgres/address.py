@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from atomstream.config import is_loopback
+from atomstream.config import home_expanded, is_loopback
 from atomstream.errors import ConfigError
 from atomstream.server.client_tls import client_context
 from atomstream.system.log_privacy import hide
@@ -84,7 +84,7 @@ class PostgresAddress:
             user=parts.username,
             tls=_tls(parts.query, host),
             password=password,
-            password_file=None if password or not named else Path(named).expanduser(),
+            password_file=None if password or not named else home_expanded(named),
         )
         address.secret()  # a missing file is an error now, and not at the first request
         return address

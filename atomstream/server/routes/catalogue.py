@@ -21,7 +21,7 @@ from atomstream.protocol import (
     TAGS_PATH,
     TRACKING_PATH,
 )
-from atomstream.server.catalogue.catalogue import NameTakenError
+from atomstream.server.catalogue.catalogue import NameTakenError, TooManyNamesError
 from atomstream.server.catalogue.database import Project, Sample, iso_now
 from atomstream.server.catalogue.streams_table import EntryFilter
 from atomstream.server.context import ServerContext, context_of
@@ -110,6 +110,8 @@ async def sample_named(
     catalogue = context.catalogue
     try:
         sample_id = await catalogue.add_sample(name)
+    except TooManyNamesError as error:
+        raise HttpError(403, str(error)) from None
     except NameTakenError as taken:
         sample_id = taken.existing_id
         if await catalogue.sees_sample(sample_id, projects):
@@ -137,6 +139,8 @@ async def create_tag(request: web.Request) -> web.Response:
     catalogue, projects = context_of(request).catalogue, principal_of(request).projects
     try:
         return json_reply({"id": await catalogue.add_tag(name)})
+    except TooManyNamesError as error:
+        raise HttpError(403, str(error)) from None
     except NameTakenError as taken:
         if projects is not None and all(
             tag["id"] != taken.existing_id for tag in await catalogue.tags(projects)
@@ -163,6 +167,8 @@ async def create_project(request: web.Request) -> web.Response:
             checked_name(wanted.name, "project"), wanted.id
         )
         return json_reply({"id": added})
+    except TooManyNamesError as error:
+        raise HttpError(403, str(error)) from None
     except NameTakenError as taken:
         raise HttpError(409, {"project_id": taken.existing_id}) from None
 

@@ -16,11 +16,17 @@ import google_crc32c
 import msgspec
 
 from atomstream.errors import ConfigError
+from atomstream.server.data_dir import COPIED_NAMES
 from atomstream.system.own_files import is_plain_file, read_plain
 
 MANIFEST: Final = "manifest.jsonl"
 PARTIAL: Final = "manifest.part"
 FORMAT: Final = 1
+_STREAMS: Final = "streams"
+_FOLDERS: Final = frozenset({_STREAMS, "signals"})
+"""Folders of a data folder whose files are copied, beside the files ``COPIED_NAMES``."""
+_MOST_PARTS: Final = 16
+_MOST_CHARS: Final = 1024
 
 
 class CopiedFile(msgspec.Struct, frozen=True, tag_field="what", tag="file"):
@@ -102,6 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
         if isinstance(line, CopiedFile):
             pending[_checked(line.path, path)] = line
         elif isinstance(line, CopiedStream):
+            _checked(f"{_STREAMS}/{line.data_id}", path)
             streams[line.data_id] = line
             files.update(pending)
             pending.clear()
@@ -148,9 +155,10 @@ def _fits(raw: bytes, end: End) -> bool:
 
 
 def _checked(name: str, manifest: Path) -> str:
-    """A name from the manifest that stays inside of the folder; raises ConfigError for any other."""
+    """A name from the manifest that a file of a data folder can have; raises ConfigError for any other."""
     parts = PurePosixPath(name).parts
     plain = str(PurePosixPath(name)) == name and "\\" not in name and ":" not in name and "\0" not in name
-    if not parts or not plain or name.startswith("/") or ".." in parts:
-        raise ConfigError(f"{manifest} names {name!r}, which is not a file inside of a data folder.")
+    known = name in COPIED_NAMES or (len(parts) > 1 and parts[0] in _FOLDERS)
+    if not known or not plain or ".." in parts or len(parts) > _MOST_PARTS or len(name) > _MOST_CHARS:
+        raise ConfigError(f"{manifest} names {name[:200]!r}, which is not a file inside of a data folder.")
     return name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import google_crc32c
@@ -27,7 +27,7 @@ from atomstream.server.upkeep.manifest import (
 )
 from atomstream.server.upkeep.pace import Pace
 from atomstream.system.files import LOCAL, FileSystem
-from atomstream.system.own_files import open_file
+from atomstream.system.own_files import is_link, open_file
 
 _STREAMS: Final = "streams"
 
@@ -82,6 +82,7 @@ def restore(
     """
     manifest = read_manifest(backup)
     pace = pace or Pace()
+    _check_space(manifest, data_dir)
     with_lock = _claim(data_dir, file_system)
     try:
         work = data_dir / RESTORING
@@ -98,6 +99,15 @@ def restore(
         return report
     finally:
         with_lock.release()
+
+
+def _check_space(manifest: Manifest, data_dir: Path) -> None:
+    place = next(one for one in (data_dir, *data_dir.parents) if one.exists())
+    wanted, free = sum(one.nbytes for one in manifest.files.values()), shutil.disk_usage(place).free
+    if wanted > free:
+        raise ConfigError(
+            f"The backup has {wanted / 1e9:.1f} GB, and the disk of {data_dir} has {free / 1e9:.1f} GB free."
+        )
 
 
 def _claim(data_dir: Path, disk: FileSystem) -> FileLock:
@@ -132,13 +142,20 @@ def _copy_all(manifest: Manifest, work: Path, report: RestoreReport, pace: Pace,
         if target.parent not in folders:
             disk.make_folder(target.parent, durable=False)
             folders.update({target.parent, *target.parent.parents} - set(work.parents))
-        if _copy(manifest.folder / one.path, target, one, pace, disk):
+        if _is_inside(manifest.folder, one.path) and _copy(
+            manifest.folder / one.path, target, one, pace, disk
+        ):
             report.files += 1
             report.nbytes += one.nbytes
         else:
             report.damaged.append(one.path)
     for folder in sorted(folders, reverse=True):
         disk.sync_folder(folder)
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """False if a folder on the way to the file is a link: it would lead out of the backup."""
+    return not any(is_link(folder / one) for one in list(PurePosixPath(name).parents)[:-1])
 
 
 def _copy(source: Path, target: Path, wanted: CopiedFile, pace: Pace, disk: FileSystem) -> bool:
@@ -151,7 +168,7 @@ def _copy(source: Path, target: Path, wanted: CopiedFile, pace: Pace, disk: File
     with file:
         fd = disk.create(target)
         try:
-            while piece := _read(file.read):
+            while nbytes <= wanted.nbytes and (piece := _read(file.read)):
                 disk.write(fd, [piece])
                 crc, nbytes = google_crc32c.extend(crc, piece), nbytes + len(piece)
                 pace.note(len(piece))

@@ -14,7 +14,7 @@ import pytest
 
 from atomstream.cluster.engines import PostgreSQL
 from atomstream.server.archive.metadata import NamedId, StreamMetadata
-from atomstream.server.catalogue.catalogue import NameTakenError
+from atomstream.server.catalogue.catalogue import NameTakenError, TooManyNamesError
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
 from atomstream.server.catalogue.opening import OpenCatalogue, open_catalogue
 from atomstream.server.catalogue.streams_table import EntryFilter, put_streams
@@ -72,6 +72,29 @@ async def test_names_are_unique_and_kept(connect: Open) -> None:
         assert [one["name"] for one in await again.names.projects()] == ["P"]
         with pytest.raises(NameTakenError):
             await again.names.add_sample("null\0byte")
+
+
+async def test_names_are_bounded(connect: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit a new name is refused, and a known one is found. A long list has all names, in order."""
+    monkeypatch.setattr("atomstream.server.catalogue.catalogue.MOST_NAMES", {Sample: 3, Tag: 3, Project: 1})
+    monkeypatch.setattr("atomstream.server.catalogue.catalogue.ROWS", 2)
+    async with connect() as first:
+        for add in (first.names.add_sample, first.names.add_tag):
+            known = [await add(f"n{number}") for number in range(3)]
+            with pytest.raises(TooManyNamesError, match=r"There are 3 \w+ already"):
+                await add("one more")
+            with pytest.raises(NameTakenError) as refused:
+                await add("N1")
+            assert refused.value.existing_id == known[1]
+        project = await first.names.add_project("P")
+        with pytest.raises(TooManyNamesError):
+            await first.names.add_project("Q")
+        (sample, *_) = [one["id"] for one in await first.names.samples()]
+        await first.names.track(project, sample, active=True)
+    async with connect() as again:
+        assert [one["name"] for one in await again.names.samples()] == ["n0", "n1", "n2"]
+        assert [one["name"] for one in await again.names.tags()] == ["n0", "n1", "n2"]
+        assert [len(one["projects"]) for one in await again.names.samples()] == [1, 0, 0]
 
 
 async def test_one_sample_of_a_project_is_active(connect: Open) -> None:

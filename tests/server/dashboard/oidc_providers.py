@@ -61,6 +61,7 @@ class ScriptedProvider:
     """A provider that checks PKCE, and whose claims, keys and answers a test changes."""
 
     def __init__(self) -> None:
+        self.more_keys: list[Any] = []
         self.keys = [RSAKey.generate_key(2048, {"kid": "first", "use": "sig"})]
         self.signing = self.keys[0]
         self.claims: dict[str, Any] = {}
@@ -104,7 +105,8 @@ class ScriptedProvider:
 
     async def _jwks(self, _request: web.Request) -> web.Response:
         self.key_requests += 1
-        return web.json_response(KeySet(list(self.keys)).as_dict(private=False), headers=self.headers)
+        known = KeySet(list(self.keys)).as_dict(private=False)["keys"]
+        return web.json_response({"keys": [*known, *self.more_keys]}, headers=self.headers)
 
     async def _user_info(self, _request: web.Request) -> web.Response:
         return web.json_response(self.user_info)

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from atomstream.errors import ConfigError
 from atomstream.server.dashboard.oidc_sign_in import admit
+from atomstream.server.http.oidc_provider import OidcError, OidcProvider
 from atomstream.server.oidc_settings import OidcSettings
 from atomstream.server.people.records import Actor
 from atomstream.server.people.store import People
@@ -133,6 +134,42 @@ async def test_wrong_tokens(serve: Serve, claims: dict[str, Any], word: str) -> 
             assert await status_of(session, "GET", "/session") == 401
             provider.claims = {}
             assert (await come_back(session, provider.approve(await begin(session))))[0] == 302
+
+
+async def test_times_that_are_no_dates(serve: Serve) -> None:
+    """A number that no float can hold, NaN and infinity are refused like a wrong time."""
+    async with ScriptedProvider().running() as provider:
+        server = await serve(oidc=settings_of(provider.issuer))
+        async with browser(server) as session:
+            for name in ("exp", "iat", "nbf"):
+                for value in (10**400, -(10**400), float("nan"), float("inf")):
+                    provider.claims = {name: value}
+                    status, sentence = await come_back(session, provider.approve(await begin(session)))
+                    assert (status, f"({name})" in sentence) == (401, True), (name, value, sentence)
+
+
+async def test_metadata_of_wrong_types(serve: Serve) -> None:
+    """What the server can do without is left out; the sign-in succeeds."""
+    async with ScriptedProvider().running() as provider:
+        provider.metadata = {"token_endpoint_auth_methods_supported": 0, "response_types_supported": None}
+        server = await serve(oidc=settings_of(provider.issuer))
+        async with browser(server) as session:
+            assert (await come_back(session, provider.approve(await begin(session))))[0] == 302
+
+
+async def test_keys_are_bounded() -> None:
+    """As many keys are read as a provider may have, and none with huge numbers: reading takes time."""
+    async with ScriptedProvider().running() as provider:
+        right = provider.keys[0].as_dict(private=False)
+        for more, keys in (
+            ([{**right, "kid": f"k{number}"} for number in range(300)], 100),
+            ([{**right, "kid": "huge", name: "_" * 100_000} for name in ("n", "e")], 1),
+        ):
+            provider.more_keys = more
+            assert (await OidcProvider(settings_of(provider.issuer)).contact()).keys == keys
+        provider.more_keys = [{**right, "kid": "odd", "n": {"a": 1}}]
+        with pytest.raises(OidcError, match="keys can't be read"):
+            await OidcProvider(settings_of(provider.issuer)).contact()
 
 
 async def test_signatures(serve: Serve) -> None:

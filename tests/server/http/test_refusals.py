@@ -413,13 +413,13 @@ async def test_a_nested_value_ends_the_decoding(serve: Serve) -> None:
     async with WireClient(await serve()) as client:
         data_id = await client.create()
         for value in ([[]] * 30_000, {"a": {}}, [{}]):
-            status, reply = await client.ask("PATCH", f"/rheed/stream/{data_id}", {"attributes": {"a": value}})
+            status, reply = await client.ask(
+                "PATCH", f"/rheed/stream/{data_id}", {"attributes": {"a": value}}
+            )
             assert (status, "Expected `" in reply["detail"]) == (400, True), reply
 
 
-async def test_long_json_is_decoded_one_body_at_a_time(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_long_json_is_decoded_one_body_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body of more than 64 KiB waits for its turn; all other requests do not wait for it."""
     stile = Turnstile(0)  # nobody passes
     monkeypatch.setattr("atomstream.server.app.Turnstile", lambda per_turn: stile if per_turn == 1 else None)

@@ -129,6 +129,9 @@ def test_a_url_opens_the_store(s3_server: SeaweedFS, monkeypatch: pytest.MonkeyP
         ("s3://bucket?endpoint=http://s3.lab.example", "another computer"),
         ("s3://bucket?end=http://127.0.0.1", "'end' is no option"),
         ("s3://bucket?endpoint=https://127.0.0.1&ca=/none/here.pem", "here.pem can't be read"),
+        ("s3://key:secret@bucket:x", "can't be read"),
+        ("http://[::1", "can't be read"),
+        ("s3://bucket?endpoint=https://[u:p@lab", "can't be read"),
     ],
 )
 def test_a_url_that_is_not_possible_is_a_sentence(url: str, sentence: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from atomstream.errors import ConfigError
+from atomstream.server.archive.metadata import ABOUT
 from atomstream.server.data_dir import own_data_dir
 from atomstream.server.upkeep.backup import back_up
 from atomstream.server.upkeep.manifest import backups_in, read_manifest
@@ -170,7 +172,23 @@ def test_a_damaged_backup(memory_path: Path) -> None:
         read_manifest(backup)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/x", "streams/../../x", "a\\\\b", "c:x", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x",
+        "/etc/x",
+        "streams/../../x",
+        "streams/a\\\\b",
+        "c:x",
+        "",
+        ".lock",
+        ".restoring/x",
+        "catalogue.sqlite",
+        "streams",
+        "streams/" + "a/" * 999 + "b",
+        "streams/" + "a" * 2000,
+    ],
+)
 def test_a_manifest_names_files_inside_of_the_folder_only(memory_path: Path, name: str) -> None:
     """A manifest of somebody else that names a file outside is refused before anything is written."""
     backup = memory_path / "backup"
@@ -181,6 +199,36 @@ def test_a_manifest_names_files_inside_of_the_folder_only(memory_path: Path, nam
     (backup / "manifest.part").write_text(line)
     with pytest.raises(ConfigError, match="not a file inside"):
         restore(backup, memory_path / "again")
+    assert not (memory_path / "again").exists()
+
+
+def test_a_link_in_a_backup_leads_nowhere(memory_path: Path) -> None:
+    """A folder that is a link is not followed: the file that it leads to is left out, though its checksum is right."""
+    make_data_dir(memory_path / "data")
+    backup = back_up(memory_path / "data", memory_path / "backups").folder
+    stream = backup / "streams" / IDS[0]
+    stream.rename(memory_path / "elsewhere")
+    stream.symlink_to(memory_path / "elsewhere", target_is_directory=True)
+    report = restore(backup, memory_path / "again")
+    assert report.damaged
+    assert all(name.startswith(f"streams/{IDS[0]}/") for name in report.damaged)
+    assert not (memory_path / "again" / "streams" / IDS[0] / ABOUT).exists()
+    assert check_stream(memory_path / "again" / "streams" / IDS[1]) == {0, 1}
+
+
+def test_a_backup_takes_as_much_space_as_it_states(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is longer than its entry is not copied to its end; more than the free space is refused at once."""
+    make_data_dir(memory_path / "data")
+    backup = back_up(memory_path / "data", memory_path / "backups").folder
+    with (backup / "keys.json").open("ab") as file:
+        file.truncate(1 << 44)
+    assert restore(backup, memory_path / "again").damaged == ["keys.json"]
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=1000))
+    with pytest.raises(ConfigError, match="GB free"):
+        restore(backup, memory_path / "other")
+    assert not (memory_path / "other").exists()
 
 
 def test_wrong_folders_are_refused(memory_path: Path) -> None:
