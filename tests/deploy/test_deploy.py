@@ -70,7 +70,7 @@ def test_the_container_starts_this_command() -> None:
     assert command is not None
     check_command(re.findall(r'"([^"]*)"', command[1]))
     assert f"EXPOSE {DEFAULTS['port']}" in text
-    assert re.search(r"^USER atomstream$", text, re.MULTILINE)
+    assert re.search(r"^USER 10001$", text, re.MULTILINE)  # a number: Kubernetes checks that it is not root
     project = (REPO / "pyproject.toml").read_text(encoding="utf-8")
     assert '".[$EXTRAS]"' in text
     given = re.findall(r"^ARG EXTRAS=(\S+)$|--build-arg EXTRAS=(\S+)", text, re.MULTILINE)
