@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy import Row, Select, func, select, update
+from sqlalchemy import Executable, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -204,9 +204,9 @@ class Catalogue:
             ]
 
 
-async def _all_rows(session: AsyncSession, query: Select[Any]) -> list[Row[Any]]:
+async def _all_rows(session: AsyncSession, query: Executable) -> list[Any]:
     """The rows of a long list, made in pieces, so that other requests are answered in between."""
-    found: list[Row[Any]] = []
+    found: list[Any] = []
     async for piece in (await session.stream(query)).partitions(ROWS):
         found.extend(piece)
         await asyncio.sleep(0)
@@ -267,7 +267,7 @@ async def _projects_by_sample(session: AsyncSession, visible: Visible) -> dict[s
 
 
 def _sample_entry(
-    row: Row[Any], counts: dict[str, tuple[int, str]], projects: dict[str, list[dict[str, str]]]
+    row: Any, counts: dict[str, tuple[int, str]], projects: dict[str, list[dict[str, str]]]
 ) -> dict[str, Any]:
     n_items, last = counts.get(row.id, (0, row.made))
     return {
