@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import numpy  # noqa: F401
 import pytest
 
 from tests.paths import REPO
@@ -43,3 +46,9 @@ def test_leftovers_fail(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
     result.assert_outcomes(passed=4, errors=3)
     for left in ("asyncio tasks", "running: thread 'leak'", "running: socket"):
         result.stdout.fnmatch_lines([f"*the test left {left}*"])
+
+
+def test_threads_are_limited_before_numpy_is_imported() -> None:
+    """numpy reads the limits of ``tests/__init__.py`` at its import, so no plugin of pytest may import it earlier."""
+    modules = list(sys.modules)
+    assert modules.index("tests") < modules.index("numpy")
