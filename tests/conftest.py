@@ -20,13 +20,14 @@ from tests.engines import nats_server, postgres_server, s3_server
 from tests.leftovers import no_leftovers, no_tasks_left, restored_logging
 from tests.live_server import LiveServer, Serve, ThreadedServer, serving
 from tests.paths import MEMORY
-from tests.scheduling import pytest_xdist_make_scheduler
+from tests.scheduling import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler
 
 __all__ = [
     "nats_server",
     "no_leftovers",
     "no_tasks_left",
     "postgres_server",
+    "pytest_xdist_auto_num_workers",
     "pytest_xdist_make_scheduler",
     "restored_logging",
     "s3_server",

@@ -1,4 +1,6 @@
-"""How a parallel run distributes the tests: one by one, except those that one process must run.
+"""How many processes a parallel run has, and how it distributes the tests among them.
+
+The tests are distributed one by one, except those that one process must run.
 
 pytest-xdist's ``--dist loadgroup`` does not group them: it appends the group to a private attribute of the test, which
 pytest 9 does not use for the name of the test.
@@ -6,8 +8,10 @@ pytest 9 does not use for the name of the test.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
+import psutil
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -44,3 +48,15 @@ class Scheduling(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling | None:
     """Use this scheduler, unless the command line selects another one by ``--dist``."""
     return Scheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """One process more than cores for ``-n auto``, because tests wait for the disk, timers and other processes.
+
+    In tests of the server and the spool these waits are a third of the time of a process. The variable of
+    pytest-xdist for this number is not overridden.
+    """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return (psutil.cpu_count(logical=False) or os.cpu_count() or 1) + 1

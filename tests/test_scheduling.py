@@ -5,10 +5,17 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.paths import REPO
-from tests.scheduling import HEAVY, Scheduling, pytest_xdist_make_scheduler, with_shared_setup
+from tests.scheduling import (
+    HEAVY,
+    Scheduling,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+    with_shared_setup,
+)
 
 
 def test_heavy_tests_are_one_unit_of_work() -> None:
@@ -36,3 +43,11 @@ def test_another_distribution_can_be_selected(dist: str) -> None:
     """``--dist`` on the command line selects one of pytest-xdist's schedulers."""
     config: Any = SimpleNamespace(getoption=lambda _: dist)
     assert pytest_xdist_make_scheduler(config, None) is None
+
+
+def test_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than cores, unless the user has set the variable of pytest-xdist."""
+    monkeypatch.delenv("PYTEST_XDIST_AUTO_NUM_WORKERS", raising=False)
+    assert pytest_xdist_auto_num_workers() == (psutil.cpu_count(logical=False) or psutil.cpu_count()) + 1
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "5")
+    assert pytest_xdist_auto_num_workers() is None
