@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atomstream.client.async_client import AsyncClient
+from atomstream.client.async_stream_data import AsyncFrames, AsyncStreamData
 from atomstream.client.blocking_client import Client
 from atomstream.client.comparison import compare
 from atomstream.client.dataset import open_stream
@@ -12,6 +13,8 @@ from atomstream.client.stream_entry import StreamEntry
 
 __all__ = [
     "AsyncClient",
+    "AsyncFrames",
+    "AsyncStreamData",
     "Client",
     "LazyFrames",
     "Signal",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias
 import numpy as np
 
 from atomstream.client.arguments import Range, Texts, Times, moment, number, one_id, pair, statuses, texts
+from atomstream.client.async_stream_data import AsyncStreamData
 from atomstream.client.signal import Signal, signals_of
 from atomstream.client.stream_entry import FRAMES_TYPE, SIGNALS_TYPE, StreamEntry
 from atomstream.config import number_in_range
@@ -107,6 +108,18 @@ class AsyncClient:
             for end, when in zip(("min", "max"), pair(name, times), strict=True):
                 filters[f"{name}_{end}"] = [] if when is None else [moment(name, when)]
         return [StreamEntry.of(one) for one in await self.api.reading.entries(filters)]
+
+    async def get(self, data_id: str) -> AsyncStreamData:
+        """The frames and results of one stream. Its description is read now, frames and results when they are used::
+
+            growth = await client.get(data_id)
+            frames = await growth.frames()
+            last = await frames[-1]
+
+        Raises:
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or the id is no text.
+        """
+        return AsyncStreamData(await self.entry(data_id), self)
 
     async def entry(self, data_id: str) -> StreamEntry:
         """The entry of one stream of frames in the list.

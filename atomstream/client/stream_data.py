@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from atomstream import html
 from atomstream.client.arguments import Texts
-from atomstream.client.async_client import AsyncClient
 from atomstream.client.lazy_frames import in_pieces, lazy_frames
 from atomstream.client.stream_entry import StreamEntry
 from atomstream.errors import NotFoundError
@@ -51,10 +50,23 @@ class Call(Protocol):
         """Return the result of ``await verb()``."""
 
 
+class StreamReader(Protocol):
+    """The calls of :class:`AsyncClient` that one stream needs."""
+
+    async def analysis(self, data_id: str) -> dict[str, Any]:
+        """See :meth:`AsyncClient.analysis`."""
+
+    async def chunk(self, data_id: str, index: int) -> Frames:
+        """See :meth:`AsyncClient.chunk`."""
+
+    async def columns(self, data_id: str, names: Texts = None) -> dict[str, npt.NDArray[Any]]:
+        """See :meth:`AsyncClient.columns`."""
+
+
 class StreamData:
     """Frames, results, events and newest values of one stream. ``info`` is its entry in the list."""
 
-    def __init__(self, info: StreamEntry, client: AsyncClient, call: Call) -> None:
+    def __init__(self, info: StreamEntry, client: StreamReader, call: Call) -> None:
         self.info = info
         self._client = client
         self._call = call

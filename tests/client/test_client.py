@@ -231,6 +231,19 @@ async def test_in_asyncio(serve: Serve, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError):
             await client.chunk(data_id, 1)
         assert (await client.analysis(data_id))["chunk_size"] == CHUNK
+        growth = await client.get(data_id)
+        frames = await growth.frames()
+        assert (frames.shape, frames.dtype, len(frames)) == ((CHUNK - 3, 24, 32), np.uint8, CHUNK - 3)
+        np.testing.assert_array_equal(await frames[5:7], noise(CHUNK - 3)[5:7])
+        with pytest.raises(IndexError, match=f"frame {CHUNK} of"):
+            await frames[CHUNK]
+        assert (await frames.kept()).all()
+        assert (await growth.results("saturated_fraction"))["saturated_fraction"].shape == (CHUNK - 3,)
+        assert len(await growth.to_pandas()) == CHUNK - 3
+        assert "growth_rate_ml_s" in await growth.values()
+        assert await growth.events() == []
+        with pytest.raises(NotFoundError, match="There is no stream nothing"):
+            await client.get("nothing")
 
 
 async def test_a_hosted_list_without_some_fields() -> None:
