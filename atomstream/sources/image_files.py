@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from atomstream.errors import ConfigError
+from atomstream.system.log_privacy import get_logger
 
 from .ordering import ordered
+
+logger = get_logger(__name__)
 
 _KINDS: Final = {
     ".png": "PNG",
@@ -22,6 +25,26 @@ _KINDS: Final = {
     ".tiff": "TIFF",
 }
 """Kind of the images with an extension; different extensions of one kind may be mixed in a folder."""
+
+_RECORDINGS: Final = frozenset(
+    {
+        ".npy",
+        ".npz",
+        ".avi",
+        ".mp4",
+        ".mkv",
+        ".mov",
+        ".wmv",
+        ".h5",
+        ".hdf5",
+        ".nxs",
+        ".seq",
+        ".imm",
+        ".raw",
+        ".zarr",
+    }
+)
+"""Files, and the folder of Zarr, that usually hold many frames."""
 
 TIFF_SUFFIXES: Final = frozenset(suffix for suffix, kind in _KINDS.items() if kind == "TIFF")
 IMAGE_SUFFIXES: Final = frozenset(_KINDS)
@@ -51,7 +74,19 @@ def images_in(folder: Path, order: str = "name") -> list[Path]:
         raise ConfigError(
             f"{folder} holds images of several kinds ({found}); keep those of one camera in a folder"
         )
+    _warn_of_recordings(folder)
     return ordered(images, order) if here or order != "name" else images
+
+
+def _warn_of_recordings(folder: Path) -> None:
+    """Warn of files beside the images that hold many frames: the images may be previews of them."""
+    recordings = [file.name for file in folder.iterdir() if file.suffix.casefold() in _RECORDINGS]
+    if recordings:
+        logger.warning(
+            "%s: the images are read, and not the recordings beside them (%s). If the images are previews, give the "
+            "recording by its name",
+            folder, ", ".join(sorted(recordings)[:5]),
+        )  # fmt: skip
 
 
 def _own_images(folder: Path) -> list[Path]:

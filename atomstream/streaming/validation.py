@@ -115,6 +115,8 @@ def _check_array(frames: Any, spec: StreamSpec) -> Frames:
 def _advice(array: npt.NDArray[Any]) -> str:
     if array.ndim == 3 and array.shape[2] == 1:
         return ": this is one picture with one sample per pixel; push frame[..., 0]."
+    if array.ndim in (3, 4) and array.shape[-1] == 2:
+        return ": this is a picture with two samples per pixel; push one of them, such as frame[..., 0]."
     if array.ndim in (3, 4) and array.shape[-1] in (3, 4):
         return (
             ": these are colours; push one of them (frame[..., 1]) or their mean, or set the camera to a "

@@ -141,9 +141,9 @@ def test_another_frame_size_is_refused() -> None:
         engine.feed(2, np.zeros((2, 9, 8), np.uint8))
 
 
-@pytest.mark.parametrize("samples", [1, 3, 4])
+@pytest.mark.parametrize("samples", [1, 2, 3, 4])
 def test_one_picture_with_samples_is_no_frames(samples: int) -> None:
-    """A colour picture (H, W, 3), or (H, W, 1), is refused; it would be H frames of 3 columns."""
+    """A picture with 1 to 4 samples per pixel, (H, W, samples), is refused; it would be H frames of some columns."""
     with pytest.raises(ConfigError, match="is one picture with samples per pixel"):
         Analyzer(10).feed(0, np.zeros((24, 32, samples), np.uint8))
 

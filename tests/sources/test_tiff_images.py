@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,46 @@ def test_folders_without_a_sequence(tmp_path: Path) -> None:
         read(open_source(tmp_path / "sizes"))
 
 
+def write_png(
+    path: Path, rows: Sequence[bytes], size: tuple[int, int], bits: int, interlaced: int = 0
+) -> None:
+    """Write a grey PNG of ``size`` (H, W); ``rows`` are its packed pixels, of which some may be missing."""
+    header = struct.pack(">IIBBBBB", size[1], size[0], bits, 0, 0, 0, interlaced)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(data)) + kind + data for kind, data in chunks]
+    whole = b"".join(part + struct.pack(">I", zlib.crc32(part[4:])) for part in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + whole)
+
+
+def test_a_png_with_missing_rows(tmp_path: Path) -> None:
+    """A PNG whose structure is whole, but which has not all rows, is a missing frame and no black rows."""
+    height, width = FRAMES.shape[1:]
+    for k, rows in enumerate((height, height - 1, height)):
+        write_png(tmp_path / f"f{k}.png", [row.tobytes() for row in FRAMES[k][:rows]], (height, width), 8)
+    source = open_source(tmp_path, skip_damaged=True)
+    np.testing.assert_array_equal(np.concatenate([part.frames for part in source.chunks(9)]), FRAMES[[0, 2]])
+    assert "bytes of pixels" in source.gaps[0].reason
+    adam7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    odd = FRAMES[0][:5, :3]
+    rows_of = [row.tobytes() for x, y, dx, dy in adam7 for row in odd[y::dy, x::dx] if row.size]
+    for rows, whole in ((rows_of, True), (rows_of[:-1], False)):
+        write_png(tmp_path / "i.png", rows, odd.shape, 8, 1)
+        if whole:
+            np.testing.assert_array_equal(read(open_source(tmp_path / "i.png"))[0], odd)
+        else:
+            with pytest.raises(ConfigError, match="none of the 1 images"):
+                open_source(tmp_path / "i.png")
+
+
+def test_images_beside_a_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A picture beside a recording may be its preview: what is not read is said."""
+    write_image(tmp_path / "preview.png", FRAMES[0])
+    np.save(tmp_path / "growth.npy", FRAMES)
+    np.testing.assert_array_equal(read(open_source(tmp_path)), FRAMES[:1])
+    assert "not the recordings beside them (growth.npy)" in caplog.text
+
+
 @pytest.mark.parametrize("bits", [2, 4])
 def test_grey_png_of_few_bits(tmp_path: Path, bits: int) -> None:
     """The counts of a PNG with 2 or 4 bits per pixel are those that are stored; decoders expand them to 0 to 255."""
@@ -177,11 +218,5 @@ def test_grey_png_of_few_bits(tmp_path: Path, bits: int) -> None:
     packed = np.packbits(
         np.unpackbits(counts[..., None], axis=2)[..., 8 - bits :].reshape(len(counts), -1), axis=1
     )
-    header = struct.pack(">IIBBBBB", counts.shape[1], counts.shape[0], bits, 0, 0, 0, 0)
-    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
-    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
-    parts = [struct.pack(">I", len(data)) + kind + data for kind, data in chunks]
-    sums = [struct.pack(">I", zlib.crc32(part[4:])) for part in parts]
-    whole = b"".join(part + check for part, check in zip(parts, sums, strict=True))
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + whole)
+    write_png(tmp_path / "a.png", [row.tobytes() for row in packed], counts.shape, bits)
     np.testing.assert_array_equal(read(open_source(tmp_path / "a.png"))[0], counts)

@@ -38,6 +38,7 @@ WRONG_KIND: dict[str, tuple[Any, str]] = {
 WRONG_SHAPE: dict[str, tuple[Any, str]] = {
     "colour": (np.zeros((2, 4, 4, 3), np.uint8), r"\(N, H, W\) or \(H, W\), not \(2, 4, 4, 3\).*colour"),
     "a colour picture": (np.zeros((24, 32, 3), np.uint8), r"not \(24, 32, 3\): these are colours"),
+    "grey with opacity": (np.zeros((24, 32, 2), np.uint8), r"two samples per pixel"),
     "a picture with opacity": (np.zeros((24, 32, 4), np.uint8), r"not \(24, 32, 4\): these are colours"),
     "a row": (np.zeros(16, np.uint8), r"\(N, H, W\) or \(H, W\), not \(16,\)"),
     "a scalar": (np.uint8(3), r"\(N, H, W\) or \(H, W\), not \(\)"),
