@@ -68,6 +68,7 @@ class MicroManager:
                 shape=(core.getImageHeight(), core.getImageWidth()),
                 dtype="uint8" if core.getBytesPerPixel() in {1, 4} else "uint16",
                 id_bits=63,
+                device_clock=True,
                 exposure_ms=core.getExposure(),
                 gain=float(core.getProperty(self._label, "Gain")) if "Gain" in names else None,
                 roi=Region(*core.getROI()),
@@ -81,7 +82,9 @@ class MicroManager:
             raise
 
     def grab(self, timeout_s: float) -> CameraFrame | None:
-        """See :class:`atomstream.cameras.Camera`."""
+        """See :class:`atomstream.cameras.Camera`. The time is that at which the core received the frame, in ms from the
+        start of its sequence: a frame that waits in its ring keeps it.
+        """
         core, deadline = self._core, time.monotonic() + timeout_s
         try:
             while not core.getRemainingImageCount():
@@ -93,8 +96,12 @@ class MicroManager:
             pixels, tags = core.popNextImageAndMD(0, 0)
         except RuntimeError as error:
             raise CameraLostError(" ".join(str(error).split())) from error
-        number = tags.get("ImageNumber")
-        return CameraFrame(grey(self.name, pixels), None if number is None else int(number))
+        number, elapsed = tags.get("ImageNumber"), tags.get("ElapsedTime-ms")
+        return CameraFrame(
+            grey(self.name, pixels),
+            None if number is None else int(number),
+            None if elapsed is None else float(elapsed),
+        )
 
     def close(self) -> None:
         """See :class:`atomstream.cameras.Camera`."""

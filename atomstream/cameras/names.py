@@ -89,9 +89,9 @@ def driver(kind: str, package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ConfigError(
-            f"{kind}: cameras need the package {package!r} ({error}): pip install 'atomstream[{ADAPTERS[kind].extra}]'"
-        ) from error
+        extra = ADAPTERS[kind].extra
+        install = f": pip install 'atomstream[{extra}]'" if extra else ""
+        raise ConfigError(f"{kind}: cameras need the package {package!r} ({error}){install}") from error
     finally:
         root.setLevel(level)
 

@@ -158,3 +158,21 @@ def test_a_sequence_that_ends() -> None:
             after = take(grabber, 1)[0]
     assert "sequence has ended" in messages[0]
     assert (after.frame_id or 0) > (before.frame_id or 0)
+
+
+def test_frames_that_wait_in_the_ring_keep_their_times() -> None:
+    """Micro-Manager's frames have the times at which they arrived in its ring, also if they are read later, at once."""
+    with micromanager() as emulator:
+        camera = emulator.camera()
+        info = camera.open(CameraSettings(exposure_ms=20.0))
+        try:
+            core: Any = cast("Any", camera)._core
+            while core.getRemainingImageCount() < 6:
+                pass
+            times = [frame.time_ms_utc for _ in range(6) if (frame := camera.grab(1.0))]
+        finally:
+            camera.close()
+    assert info.device_clock
+    assert times[0] is not None
+    assert times[-1] is not None
+    assert times[-1] - times[0] >= 5 * 20.0 * 0.9
