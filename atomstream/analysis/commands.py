@@ -11,6 +11,7 @@ from atomstream.analysis.shapes import Box, Line, Region
 from atomstream.analysis.stream_state import AnalysisState
 from atomstream.analysis.tracking import Tracker
 from atomstream.analysis.undeclared_rotation import TurnDetector
+from atomstream.counted import counted
 from atomstream.errors import ConfigError
 from atomstream.results import Event
 
@@ -50,7 +51,7 @@ def _apply_gap(state: AnalysisState, slots: int, n_frames: int) -> None:
         return
     # The gap begins after the last frame; index / fps is wrong for frames that carry their own times.
     start_s = state.now_s + 1.0 / state.fps if state.last_index >= 0 else 0.0
-    words = "1 frame is missing" if n_frames == 1 else f"{n_frames} frames are missing"
+    words = counted(n_frames, "frame is missing", "frames are missing")
     state.new_events.append(Event(start_s, "gap", words, float(n_frames)))
     state.missing.skip()
     state.time_gaps.skip()

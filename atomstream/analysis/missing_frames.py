@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from atomstream.analysis.repeated_events import RepeatedEvents
+from atomstream.counted import counted
 from atomstream.frame_counter import FrameCounter
 from atomstream.results import F64, Event, Int
 
@@ -52,7 +53,7 @@ class MissingFrames:
 
     def _gap(self, count: int, now_s: float, fps: float) -> list[Event]:
         end_s = now_s if math.isnan(self.held_s) else self.held_s
-        words = "1 frame is missing" if count == 1 else f"{count} frames are missing"
+        words = counted(count, "frame is missing", "frames are missing")
         gap = Event(max(0.0, end_s - count / fps), "gap", words, float(count))
         if count >= LARGE_GAP_S * fps:
             return [*self.small.due(now_s), gap]

@@ -11,6 +11,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from atomstream.analysis.repeated_events import RepeatedEvents
+from atomstream.counted import counted
 from atomstream.results import F64, Event
 
 LEAST_GAP_S = 0.25
@@ -139,5 +140,5 @@ def _off(step: float, period: float) -> float:
 
 
 def _missing(count: int, at_s: float) -> Event:
-    words = "1 frame is" if count == 1 else f"{count} frames are"
-    return Event(at_s, "gap", f"{words} missing by the times", float(count))
+    words = counted(count, "frame is missing by the times", "frames are missing by the times")
+    return Event(at_s, "gap", words, float(count))

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from atomstream.counted import counted
 from atomstream.system.log_privacy import redact
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class Progress:
         now, sent = time.perf_counter(), self.frames_sent
         parts = [
             f"{now - self._began:6.1f} s",
-            f"{sent}/{self._n_frames} frames" if self._n_frames else f"{sent} frames",
+            f"{sent}/{self._n_frames} frames" if self._n_frames else counted(sent, "frame"),
             f"{self._rate(now, sent):.0f} fps",
             *status_parts(stats, self._data_id),
         ]
@@ -244,10 +245,12 @@ def fitted(parts: list[str], width: int) -> str:
 
 
 def status_parts(stats: StreamerStats, data_id: str) -> list[str]:
-    """Return backlog, watermark, upload rate and memory as text, the most important first."""
+    """Return waiting and finished chunks, upload rate and memory as text, the most important first."""
     stream = stats["streams"][data_id]
     waiting = stream["chunks_pending"]
-    parts = [f"backlog {waiting}", f"watermark {stream['watermark']}"]
+    parts = [counted(waiting, "chunk waits", "chunks wait")]
+    if stream["watermark"] >= 0:
+        parts.append(f"0 to {stream['watermark']} done")
     if stream["standing_still"]:
         parts.insert(0, f"waiting: {stream['standing_still']}")
     parts += [f"{stats['bytes_out_per_s'] / 1e6:.1f} MB/s", f"{stats['buffer_bytes_used'] / 1e6:.0f} MB held"]

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from atomstream.cameras import Transforms
 from atomstream.cli.console import Console, Progress, console
 from atomstream.cli.exit_codes import ExitCode
+from atomstream.counted import counted
 from atomstream.errors import AtomstreamError, CameraError, ConfigError, DrainTimeoutError
 from atomstream.records import ClockStatus, Frames
 from atomstream.sources import DamagedSourceError, FrameSource, Gap, SourceChunk, paced
@@ -342,12 +343,15 @@ def missing_rows(missing: Missing) -> list[tuple[str, str]]:
     if len(missing.gaps) > MAX_GAPS:
         frames = [gap.frames for gap in missing.gaps[MAX_GAPS:]]
         known = sum(count or 0 for count in frames)
-        rows.append(("Not read", f"{known} more frames in {len(frames)} places"))
+        rows.append(("Not read", f"{counted(known, 'more frame')} in {counted(len(frames), 'place')}"))
     if missing.behind is None:
         rows.append(("Behind", "an unknown number of frames behind the damage; --skip-damaged goes on there"))
     elif missing.behind:
         rows.append(
-            ("Behind", f"{missing.behind} frames behind the damage; --skip-damaged streams them as well")
+            (
+                "Behind",
+                f"{counted(missing.behind, 'frame')} behind the damage; --skip-damaged streams them as well",
+            )
         )
     return rows
 
@@ -355,7 +359,7 @@ def missing_rows(missing: Missing) -> list[tuple[str, str]]:
 def _undelivered_text(stream: StreamStats) -> str:
     pending = stream["chunks_pending"]
     on_disk = pending - stream["chunks_in_memory_only"]
-    return f"{pending} chunks; {on_disk} are on disk, and the next run for this server delivers them"
+    return f"{counted(pending, 'chunk')}; on disk: {on_disk}, which the next run for this server delivers"
 
 
 def _size(raw: int, encoded: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from atomstream.cli.console import console, printable
 from atomstream.cli.exit_codes import ExitCode
+from atomstream.counted import counted
 from atomstream.login import NO_SERVER
 from atomstream.record.capture import CapturePlan
 from atomstream.record.recorder import Recorder
@@ -146,7 +147,8 @@ def _describe(entry: RecordingEntry) -> str:
     else:
         place = f"on this computer; the next start, or `atomstream spool resume`, sends the rest to {entry.endpoint}"
     name = printable(entry.name)
-    return f"Recorded {name}: {span_text(entry.seconds)}, {entry.frames} frames, {entry.lost} lost{saved} ({place})."
+    frames = counted(entry.frames, "frame")
+    return f"Recorded {name}: {span_text(entry.seconds)}, {frames}, {entry.lost} lost{saved} ({place})."
 
 
 def _default_name() -> str:

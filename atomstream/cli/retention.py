@@ -15,6 +15,7 @@ from atomstream.cli.console import console, printable
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.options import connection_options
 from atomstream.cli.project import call_service
+from atomstream.counted import counted
 from atomstream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,5 +127,5 @@ def _show(report: Mapping[str, Any], what: str) -> int:
     for data_id, why in report["failed"]:
         console.write(f"atomstream: stream {data_id} was not changed completely: {why}")
     freed = sum(action["freed_bytes"] for action in report["actions"])
-    click.echo(f"{len(report['actions'])} streams, {freed / 1e6:.1f} MB {what}.")
+    click.echo(f"{counted(len(report['actions']), 'stream')}, {freed / 1e6:.1f} MB {what}.")
     return ExitCode.INCOMPLETE if report["failed"] else ExitCode.DONE

@@ -15,6 +15,7 @@ from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.key_argument import api_key_options
 from atomstream.cli.service_urls import BUS_HELP, service_url
 from atomstream.config import environment_api_key, home_expanded, is_loopback, read_key_file
+from atomstream.counted import counted
 
 if TYPE_CHECKING:
     from atomstream.server import RunningServer, ServerSettings
@@ -235,7 +236,7 @@ def reindex(data_dir: Path) -> int:
 
     made = asyncio.run(rebuild(home_expanded(data_dir).absolute()))
     click.echo(
-        f"The catalogue holds {made.streams} streams, {made.samples} samples, {made.tags} tags and "
-        f"{made.projects} projects."
+        f"The catalogue holds {counted(made.streams, 'stream')}, {counted(made.samples, 'sample')}, "
+        f"{counted(made.tags, 'tag')} and {counted(made.projects, 'project')}."
     )
     return ExitCode.DONE

@@ -13,6 +13,7 @@ from atomstream.cli.console import console, printable
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.options import connection_options
 from atomstream.config import explicit_endpoint, resolve_spool_dir
+from atomstream.counted import counted
 from atomstream.errors import AtomstreamError, ConfigError, SpoolLockedError, StreamFinalizedError
 from atomstream.login import NO_SERVER, saved_login
 
@@ -112,8 +113,8 @@ def purge(data_ids: tuple[str, ...], spool_dir: Path | None, everything: bool) -
     status = {stream["folder"]: stream for stream in spooled.status()["streams"]}
     lost = sum(_undelivered(status[str(stream.folder)]) for stream in selected)
     question = (
-        f"Remove {len(selected)} stream(s) from {spooled.root} permanently? "
-        f"{lost} chunk(s) were never delivered."
+        f"Remove {counted(len(selected), 'stream')} from {spooled.root} permanently? "
+        f"{counted(lost, 'chunk was', 'chunks were')} never delivered."
     )
     if not selected or not click.confirm(question, default=False):
         click.echo("Nothing was removed.")
@@ -226,7 +227,7 @@ def _deliver(streamer: RHEEDStreamer, endpoint: str, data_ids: list[str], finali
     while waiting := _waiting(streamer.spool_status(), set(data_ids)):
         if time.monotonic() > last_report + REPORT_INTERVAL_S:
             last_report = time.monotonic()
-            console.write(f"{waiting} chunks wait for {endpoint} ...")
+            console.write(f"{counted(waiting, 'chunk waits', 'chunks wait')} for {endpoint} ...")
         time.sleep(POLL_S)
 
 
@@ -257,7 +258,7 @@ def _report_rest(status: SpoolStatus, data_ids: set[str]) -> int:
         console.write(f"atomstream: {stream['problem']}")
     if quarantined_chunks:
         console.write(
-            f"{quarantined_chunks} chunk(s) are in quarantine: the server refused them, or they are damaged."
+            f"{counted(quarantined_chunks, 'chunk is', 'chunks are')} in quarantine: refused by the server, or damaged."
         )
     click.echo("All chunks that could be delivered are delivered.")
     return ExitCode.INCOMPLETE if quarantined_chunks or unreadable else ExitCode.DONE

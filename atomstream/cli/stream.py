@@ -13,6 +13,7 @@ from atomstream.cli.camera_options import camera_options, settings_from, transfo
 from atomstream.cli.console import console
 from atomstream.cli.options import calibration_options, connection_options, pop_calibration
 from atomstream.cli.reading_options import pop_reading, reading_options
+from atomstream.counted import counted
 from atomstream.errors import AtomstreamError, ConfigError
 from atomstream.login import resolve_login
 
@@ -81,7 +82,7 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
 
     SOURCE is a video, a TIFF stack, .npy, .npz, Zarr, HDF5 or NeXus, .seq, raw pixels (--geometry) or a folder of
     images, with uint8 pixels, or uint16 for an atomstream server. Several in a row are one recording. Progress goes
-    to stderr: frames, MB/s on the network, backlog, and the watermark (all chunks before it are stored or lost). The
+    to stderr: frames, chunks that wait, chunks that are done (stored or lost), MB/s on the network. The
     report at the end, on stdout, lists what is stored, and frames that could not be read.
 
     With a calibration (--beam-energy and the options after it) an atomstream server also computes rates in nm/s,
@@ -237,7 +238,7 @@ def _fps(options: StreamOptions, source: FrameSource) -> float:
 
 def _description(source: FrameSource, fps: float, chunk_size: int) -> str:
     height, width = source.frame_shape
-    length = f"{source.n_frames} frames" if source.n_frames else "frames"
+    length = counted(source.n_frames, "frame") if source.n_frames else "frames"
     lasting = f", {source.n_frames / fps:.1f} s" if source.n_frames else ""
     return (
         f"{source.name}: {length} of {height}x{width} {source.dtype}{lasting} at {fps:g} fps, "

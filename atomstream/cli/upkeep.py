@@ -13,6 +13,7 @@ from atomstream.cli.console import console, printable
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.options import data_dir_option
 from atomstream.config import home_expanded
+from atomstream.counted import counted
 
 if TYPE_CHECKING:
     from atomstream.server.upkeep.pace import Pace
@@ -59,7 +60,8 @@ def backup(target: Path, data_dir: Path, rate: float | None) -> int:
     report = back_up(_absolute(data_dir), _absolute(target), pace=make_pace(rate), say=_say)
     seconds = max(report.seconds, 1e-3)
     click.echo(
-        f"{report.folder}: {report.streams} streams with {report.chunks} chunks; {report.files} files copied "
+        f"{report.folder}: {counted(report.streams, 'stream')} with {counted(report.chunks, 'chunk')}; "
+        f"{counted(report.files, 'file')} copied "
         f"({report.nbytes / 1e6:.1f} MB at {report.nbytes / 1e6 / seconds:.1f} MB/s), "
         f"{report.linked_files} unchanged ({report.linked_nbytes / 1e6:.1f} MB)."
     )
@@ -98,9 +100,10 @@ def restore(source: Path, data_dir: Path, incomplete: bool, rate: float | None) 
     report = restore_backup(chosen, target, pace=make_pace(rate), say=_say)
     listed = asyncio.run(reindex(target))
     click.echo(
-        f"{target}: {report.streams} streams from the backup of {report.made or 'an interrupted run'} "
-        f"({report.files} files, {report.nbytes / 1e6:.1f} MB). The catalogue holds {listed.streams} streams, "
-        f"{listed.samples} samples, {listed.tags} tags and {listed.projects} projects."
+        f"{target}: {counted(report.streams, 'stream')} from the backup of {report.made or 'an interrupted run'} "
+        f"({counted(report.files, 'file')}, {report.nbytes / 1e6:.1f} MB). The catalogue holds "
+        f"{counted(listed.streams, 'stream')}, {counted(listed.samples, 'sample')}, {counted(listed.tags, 'tag')} and "
+        f"{counted(listed.projects, 'project')}."
     )
     return _end(report.damaged, "is missing or damaged in the backup, and was left out")
 
@@ -122,7 +125,8 @@ def check(data_dir: Path, rate: float | None) -> int:
 
     report = check_files(_absolute(data_dir), pace=make_pace(rate), say=lambda line: _say(f"damaged: {line}"))
     click.echo(
-        f"{report.streams} streams: {report.shards} shards and {report.records} records, {report.files} files, "
+        f"{counted(report.streams, 'stream')}: {counted(report.shards, 'shard')} and "
+        f"{counted(report.records, 'record')}, {counted(report.files, 'file')}, "
         f"{report.nbytes / 1e6:.1f} MB at {report.nbytes / 1e6 / max(report.seconds, 1e-3):.1f} MB/s; "
         f"{len(report.damaged) or 'nothing'} damaged."
     )

@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import text
 
+from atomstream.counted import counted
 from atomstream.errors import AtomstreamError, ConfigError
 from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.cluster_id import check_same, id_in_catalogue, id_in_store
@@ -157,4 +158,5 @@ async def _check_bus(address: BusAddress, store: Store | None) -> str:
     if cluster is not None:
         check_owner(address.name, owner, cluster)
     tls = "TLS" if address.tls is not None else "no TLS"
-    return f"{address.text}: NATS {client.connected_server_version}, {tls}, JetStream with {account.streams} streams"
+    streams = counted(account.streams, "stream")
+    return f"{address.text}: NATS {client.connected_server_version}, {tls}, JetStream with {streams}"

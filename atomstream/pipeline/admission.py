@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.config import ClientSettings
+from atomstream.counted import counted
 from atomstream.errors import BufferFullError, ChunkConflictError, ClosedError
 from atomstream.pipeline.buffer_pool import BufferPool, as_frames
 from atomstream.pipeline.encoder import EncodeJob, Encoder
@@ -230,7 +231,8 @@ class Admission:
         return BufferFullError(
             f"No room for another chunk of stream {stream.spec.data_id} ({why}): "
             f"{self._limiter.used / 1e6:.0f} of {self._limiter.limit / 1e6:.0f} MB are held, "
-            f"{stream.ledger.pending} chunks wait for the server. This chunk was not accepted and used no index; "
+            f"{counted(stream.ledger.pending, 'chunk waits', 'chunks wait')} for the server. "
+            "This chunk was not accepted and used no index; "
             "what was accepted is safe.",
             data_id=stream.spec.data_id,
         )

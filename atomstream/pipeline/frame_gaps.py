@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from atomstream.counted import counted
 from atomstream.frame_counter import FrameCounter
 from atomstream.records import StreamSpec
 from atomstream.system.log_privacy import get_logger
@@ -59,7 +60,9 @@ class FrameGaps:
         by_counter = self._counter.since == 0 and not self._counter.restarted
         late_ms, backwards = self._by_time(capture_ms, count=not by_counter)
         if missing:
-            self._found(f"{missing} frames are missing before frame {frame_id} of the camera")
+            self._found(
+                f"{counted(missing, 'frame is', 'frames are')} missing before frame {frame_id} of the camera"
+            )
         self._compare_rates()
         ends = missing >= self._spec.chunk_size or self._counter.restarted or backwards
         if not by_counter:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from atomstream.cameras import Camera, open_camera
+from atomstream.counted import counted
 from atomstream.errors import AtomstreamError, ConfigError
 from atomstream.login import NO_SERVER
 from atomstream.record.camera_lock import CameraLock
@@ -214,8 +215,8 @@ class Recorder:
         if not running.done() and recording is not None:
             missing = recording.frames - recording.saved_frames + recording.waiting_frames
             self.notify(
-                f"{missing} frames at the end of {recording.request.name!r} could not be saved, because the disk "
-                "accepts no more: they are lost. All frames before them are saved."
+                f"{counted(missing, 'frame')} at the end of {recording.request.name!r} could not be saved, because the "
+                "disk accepts no more: lost. All frames before are saved."
             )
             recording.abandon()
             await asyncio.wait([running], timeout=END_S)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from atomstream.cameras import CameraFrame
+from atomstream.counted import counted
 from atomstream.errors import AtomstreamError, DrainTimeoutError, LinkError, ServiceError, StreamError
 from atomstream.record.capture import Capture
 from atomstream.record.dashcam import Part
@@ -294,8 +295,8 @@ class Recording:
     def _note_skipped(self, skipped: int) -> None:
         if skipped:
             self._notify(
-                f"{skipped} frames were not recorded: the disk or the computer was too slow, and they were "
-                "deleted from the dashcam before."
+                f"{counted(skipped, 'frame was', 'frames were')} not recorded: the disk or the computer was too slow, "
+                "and deleted from the dashcam before."
             )
             self.lost += skipped
             self._skipped += skipped
@@ -357,8 +358,9 @@ class Recording:
             if not reported and time.monotonic() - began > SLOW_DISK_S:
                 reported = True
                 self._notify(
-                    f"The end of {self.request.name!r} ({stats['chunks_in_memory_only']} chunks) is only in memory, "
-                    "because the disk accepts no more. Free some space and keep the recorder running: it is saved then."
+                    f"The end of {self.request.name!r} ({counted(stats['chunks_in_memory_only'], 'chunk')}) is only in "
+                    "memory, because the disk accepts no more. Free some space and keep the recorder running: it is "
+                    "saved then."
                 )
             await asyncio.sleep(SAVE_POLL_S)
 

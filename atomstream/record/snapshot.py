@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from typing import Any, Final
 
+from atomstream.counted import counted
 from atomstream.login import NO_SERVER
 from atomstream.record.capture import CapturePlan
 from atomstream.record.marks import Mark
@@ -58,7 +59,7 @@ def state_line(values: dict[str, Any]) -> str:
     recording = values["recording"]
     if recording is not None and values["state"] != RecorderState.IDLE:
         parts[0] += f" {span_text(recording['seconds'])}"
-        parts.append(f"{recording['lost']} frames lost")
+        parts.append(f"{counted(recording['lost'], 'frame')} lost")
         saved = recording["saved_ms"]
         parts.append("nothing saved yet" if saved is None else f"saved up to {clock_text(saved)}")
     if values["disk"]["seconds_left"] is not None:
@@ -70,11 +71,15 @@ def outcome_text(recording: dict[str, Any]) -> str:
     """How the last recording of a snapshot ended, as a sentence."""
     name, frames, saved = recording["name"], recording["frames"], recording["saved_frames"]
     if recording["problem"]:
-        kept = f"{saved} of its {frames} frames are saved." if frames else "Nothing was recorded."
+        kept = (
+            f"{saved} of its {counted(frames, 'frame is', 'frames are')} saved."
+            if frames
+            else "Nothing was recorded."
+        )
         return f"{name} was ended by an error: {recording['problem'].rstrip('.')}. {kept}"
     if not frames:
         return f"Nothing was recorded for {name}: no frame came."
-    return f"{name} is saved: {span_text(recording['seconds'])}, {frames} frames, {recording['lost']} lost"
+    return f"{name} is saved: {span_text(recording['seconds'])}, {counted(frames, 'frame')}, {recording['lost']} lost"
 
 
 _STATES: Final = {

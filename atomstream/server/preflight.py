@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from atomstream.counted import counted
 from atomstream.errors import ConfigError
 from atomstream.server.app import ROUTES
 from atomstream.server.data_dir import LOCK_FILE, check_cache, lock_data_dir
@@ -91,7 +92,7 @@ def _data_folder(settings: ServerSettings) -> str:
     if (folder / LOCK_FILE).exists():
         lock_data_dir(folder).release()
     streams = sum(1 for _ in settings.streams_dir.iterdir()) if settings.streams_dir.exists() else 0
-    return f"{folder}, with {streams} streams, is not used by another server"
+    return f"{folder}, with {counted(streams, 'stream')}, is not used by another server"
 
 
 def _free_space(settings: ServerSettings) -> str:

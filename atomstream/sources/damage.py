@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.counted import counted
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
 
@@ -37,10 +38,10 @@ class DamagedSourceError(ConfigError):
         self.read_on = read_on
         rest = ""
         if read_on:
-            more = f", and {len(gaps) - 1} more gaps" if len(gaps) > 1 else ""
+            more = f", and {counted(len(gaps) - 1, 'more gap')}" if len(gaps) > 1 else ""
             rest = f"{more}; all other frames were read"
         elif behind:
-            rest = f"; {behind} frames behind it were not read: --skip-damaged (skip_damaged=True) reads them"
+            rest = f"; {counted(behind, 'frame')} behind it not read: --skip-damaged (skip_damaged=True) goes on there"
         elif behind is None:
             rest = "; what is behind it was not read: --skip-damaged (skip_damaged=True) goes on there"
         super().__init__(f"Can't read {gaps[0]}{rest}")

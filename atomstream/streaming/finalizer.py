@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import anyio
 
+from atomstream.counted import counted
 from atomstream.errors import (
     AuthenticationError,
     ClosedError,
@@ -202,7 +203,8 @@ class Finalizer:
             )
         if not pending:
             return "all chunks are stored, the server has not yet acknowledged the end."
-        return f"{pending} chunks are not yet stored{': ' + reason.rstrip('.') if reason else ''}."
+        waiting = counted(pending, "chunk is", "chunks are")
+        return f"{waiting} not yet stored{': ' + reason.rstrip('.') if reason else ''}."
 
 
 def _record_end(spool: StreamSpool) -> None:
@@ -241,6 +243,6 @@ def _loss_message(stream: StreamState, report: StreamReport) -> str:
     listed = "; ".join(f"{index} ({reason})" for index, reason in report["lost"][:5])
     more = f" and {len(report['lost']) - 5} more" if len(report["lost"]) > 5 else ""
     return (
-        f"Stream {stream.spec.data_id} ended with {len(report['lost'])} missing chunk(s): {listed}{more}. "
-        f"{report['chunks_uploaded']} chunks are stored."
+        f"Stream {stream.spec.data_id} ended with {counted(len(report['lost']), 'missing chunk')}: {listed}{more}. "
+        f"{counted(report['chunks_uploaded'], 'chunk is', 'chunks are')} stored."
     )

@@ -15,6 +15,7 @@ from typing import Final
 import anyio
 
 from atomstream.config import ClientSettings
+from atomstream.counted import counted
 from atomstream.errors import RejectedError, SpoolError, SpoolLockedError, UnknownStreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.pipeline.ledger import Ledger
@@ -216,9 +217,8 @@ def _outcome(ledger: Ledger) -> str:
     quarantined = ledger.counts()["quarantined"]
     if not quarantined:
         return "all chunks that an earlier process left are delivered."
-    chunks = "1 chunk" if quarantined == 1 else f"{quarantined} chunks"
     return (
-        f"the chunks that an earlier process left are delivered, except {chunks} in quarantine; "
+        f"the chunks that an earlier process left are delivered, except {counted(quarantined, 'chunk')} in quarantine; "
         "`atomstream spool list` shows the reasons."
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream import html
+from atomstream.counted import counted
 from atomstream.optional import load
 from atomstream.plots import plot_columns
 from atomstream.results import (
@@ -146,7 +147,7 @@ class ResultBatch:
         parts += [
             f"{event.kind} at {event.time_s:.2f} s" for event in self.events if event.time_s is not None
         ]
-        parts += ["final"] * self.final + [f"{self.lost} records lost before"] * bool(self.lost)
+        parts += ["final"] * self.final + [f"{counted(self.lost, 'record')} lost before"] * bool(self.lost)
         return f"<ResultBatch {self.seq}: {self._span()}; {'; '.join(parts)}>"
 
 

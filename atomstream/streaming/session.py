@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from atomstream.arguments import check_attributes, check_calibration
 from atomstream.config import ClientSettings, number_in_range
+from atomstream.counted import counted
 from atomstream.errors import (
     ClosedError,
     NotFoundError,
@@ -232,9 +233,8 @@ class StreamingSession:
 
     def _flush_timeout(self, stream: StreamState, timeout_s: float | None) -> Exception:
         reason = self._pipeline.stall_reason(stream)
-        cause = (
-            f"{stream.ledger.pending} chunks are not yet stored{': ' + reason.rstrip('.') if reason else ''}."
-        )
+        waiting = counted(stream.ledger.pending, "chunk is", "chunks are")
+        cause = f"{waiting} not yet stored{': ' + reason.rstrip('.') if reason else ''}."
         return drain_timeout(stream, f"flush waited {timeout_s} s", cause)
 
     async def finalize(self, data_id: str, timeout_s: float | None) -> StreamReport:
@@ -370,8 +370,8 @@ def _warn_about_rest(stream: StreamState, drain_s: float) -> None:
     ledger, data_id = stream.ledger, stream.spec.data_id
     if ledger.in_memory_only:
         warnings.warn(
-            f"Stream {data_id} was closed with {ledger.in_memory_only} chunk(s) neither on disk nor delivered after "
-            f"{drain_s:g} s; they are lost.",
+            f"Stream {data_id} was closed with {counted(ledger.in_memory_only, 'chunk')} neither on disk nor "
+            f"delivered after {drain_s:g} s; they are lost.",
             RuntimeWarning,
             stacklevel=2,
         )

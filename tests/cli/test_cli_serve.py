@@ -105,7 +105,7 @@ def test_reindex_restores_the_catalogue(tmp_path: Path) -> None:
         file.unlink()
     done = atomstream("reindex", "--data", data)
     assert done.returncode == 0, done.stderr
-    assert "1 streams, 1 samples" in done.stdout
+    assert "1 stream, 1 sample," in done.stdout
 
 
 def test_reindex_of_no_data_folder(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_progress_fits_80_columns(reason: str) -> None:
     assert len(line) <= LOG_WIDTH
     assert ("waiting: the server" in line) == bool(reason)
     short = fitted(
-        ["   1.0 s", "120 frames", "120 fps", "backlog 1", "watermark 2", "1.2 MB/s", "3 MB held"], 80
+        ["   1.0 s", "120 frames", "120 fps", "1 chunk waits", "0 to 2 done", "1.2 MB/s", "3 MB held"], 80
     )
     assert short.endswith("3 MB held")
 

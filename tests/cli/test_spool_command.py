@@ -109,7 +109,7 @@ def test_purge_asks_first(left: tuple[ThreadedServer, str], tmp_path: Path) -> N
     _, data_id = left
     kept = atomstream("purge", data_id, spool=tmp_path, say="n\n")
     assert kept.returncode == 1
-    assert "2 chunk(s) were never delivered" in kept.stdout
+    assert "2 chunks were never delivered" in kept.stdout
     assert len(list(tmp_path.rglob("*.rec"))) == 2
     gone = atomstream("purge", data_id, spool=tmp_path, say="y\n")
     assert gone.returncode == 0, gone.stderr

@@ -139,7 +139,7 @@ async def test_a_refused_chunk_affects_no_other(
     no = answers(status, '{"detail": "not this one"}')
     service.fault_for = lambda attempt: no if (attempt.step, attempt.chunk_idx) == (kind, 1) else None
     data_id = await begin(streamer, 0, 1, 2)
-    with pytest.warns(RuntimeWarning, match=r"1 missing chunk\(s\): 1 \(quarantined.*not this one"):
+    with pytest.warns(RuntimeWarning, match=r"1 missing chunk: 1 \(quarantined.*not this one"):
         report = await streamer.finalize(data_id)
     assert_sums(report)
     assert (report["chunks_uploaded"], report["chunks_failed"], report["drained"]) == (2, 1, True)

@@ -39,7 +39,7 @@ async def test_close_without_disk_or_network_counts_what_is_lost(
     streamer = make_async(service.url, KEY, spool_dir=no_disk)
     data_id = await begin(streamer, 0, 1, 2)
     assert "kept in memory only" in caplog.text
-    with pytest.warns(RuntimeWarning, match=rf"{data_id} was closed with 3 chunk\(s\) neither.*lost"):
+    with pytest.warns(RuntimeWarning, match=rf"{data_id} was closed with 3 chunks neither.*lost"):
         await streamer.close(drain_timeout_s=0.05)
 
 

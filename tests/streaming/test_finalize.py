@@ -67,7 +67,9 @@ async def test_the_drain_timeout_has_the_report(service: MemoryService, streamer
     data_id = await begin(streamer, 0, 1)
     while not (await stream_stats(streamer, data_id))["standing_still"]:
         await asyncio.sleep(0.005)
-    with pytest.raises(DrainTimeoutError, match=r"finalize waited 0.01 s, but 1 chunks.*HTTP 503") as caught:
+    with pytest.raises(
+        DrainTimeoutError, match=r"finalize waited 0.01 s, but 1 chunk is.*HTTP 503"
+    ) as caught:
         await streamer.finalize(data_id, drain_timeout_s=0.01)
     assert ".." not in str(caught.value)
     report = caught.value.report
@@ -150,7 +152,7 @@ async def test_a_mistyped_index_is_refused(streamer: AsyncRHEEDStreamer) -> None
 async def test_indices_never_pushed_are_lost(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """Skipped indices are listed in the report and in one warning, once, at the caller's line."""
     data_id = await begin(streamer, 0, 2, 5)
-    with pytest.warns(RuntimeWarning, match=r"3 missing chunk\(s\): 1 \(never pushed\); 3") as warned:
+    with pytest.warns(RuntimeWarning, match=r"3 missing chunks: 1 \(never pushed\); 3") as warned:
         report = await streamer.finalize(data_id)
     assert [one.filename for one in warned] == [__file__]
     assert report["lost"] == [(1, "never pushed"), (3, "never pushed"), (4, "never pushed")]

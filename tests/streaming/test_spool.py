@@ -90,7 +90,7 @@ async def test_a_stream_that_was_being_finalized_is_ended(serve: Serve, tmp_path
         data_id = await begin(made)
         await server.stop()
         await made.push(data_id, 0, frames(0))
-        with pytest.raises(DrainTimeoutError, match="1 chunks are not yet stored") as caught:
+        with pytest.raises(DrainTimeoutError, match="1 chunk is not yet stored") as caught:
             await made.finalize(data_id, drain_timeout_s=0.05)
         assert caught.value.report["chunks_pending"] == 1
     await server.start()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from atomstream import protocol
+from atomstream.counted import counted
 from atomstream.errors import ConflictError, ShardError, StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.column import COLUMN_CHUNK
@@ -230,9 +231,10 @@ class ChunkIndex:
             if not new or len(files) + new <= room:
                 return
         raise ConflictError(
-            f"Chunk {index} of stream {self._name} is far from the others: with {stored} frames stored in "
-            f"{len(files)} places, the arrays of results would be many times as large as the frames. The stored chunks "
-            f"are not changed. Number the chunks one after the other, and choose a chunk_size (now {chunk_size}) near "
+            f"Chunk {index} of stream {self._name} is far from the others: with {counted(stored, 'frame')} stored in "
+            f"{counted(len(files), 'place')}, the arrays of results would be many times as large as the frames. "
+            "The stored chunks are not changed. Number the chunks one after the other, and choose a chunk_size (now "
+            f"{chunk_size}) near "
             "the frames that each chunk has.",
             status=409,
         )
@@ -301,7 +303,7 @@ class ChunkIndex:
             self.geometry = described
         if self.geometry is None:
             raise StreamError(
-                f"{self.group.folder} holds {len(found)} chunks, but the metadata of `frames` is lost: "
+                f"{self.group.folder} holds {counted(len(found), 'chunk')}, but the metadata of `frames` is lost: "
                 "restore frames/zarr.json from a copy. Nothing was changed.",
                 data_id=self._name,
             )

@@ -13,6 +13,7 @@ from urllib.request import getproxies
 
 import aiohttp
 
+from atomstream.counted import counted
 from atomstream.errors import ConfigError
 from atomstream.server.http.oidc_provider import LEEWAY_S, OidcError, OidcProvider
 from atomstream.server.oidc_settings import OidcSettings
@@ -53,7 +54,9 @@ async def _check(provider: OidcProvider, limit_s: float) -> str:
             f"The provider's clock is {_apart(difference)} that of this computer; {LEEWAY_S:g} s are tolerated, so "
             "no sign-in would be accepted. Set the clock that is wrong."
         )
-    text = f"{issuer} answers and has {found.keys} keys; the client id is first checked at a sign-in"
+    text = (
+        f"{issuer} answers and has {counted(found.keys, 'key')}; the client id is first checked at a sign-in"
+    )
     if difference is not None and abs(difference) > WARN_S:
         text += f". Its clock is {_apart(difference)} that of this computer"
     return text

@@ -25,6 +25,7 @@ from typing import BinaryIO, Final
 import google_crc32c
 from filelock import FileLock, Timeout
 
+from atomstream.counted import counted
 from atomstream.errors import AtomstreamError, ConfigError
 from atomstream.server.archive.metadata import ABOUT, read_about_file
 from atomstream.server.data_dir import COPIED_NAMES, LOCK_FILE, upkeep_lock
@@ -213,7 +214,7 @@ class _Backup:
         self._note(partial, encoded([*copied.values(), CopiedStream(data_id, name, chunks, nbytes)]))
         self.report.streams += 1
         self.report.chunks += chunks
-        self._say(f"{data_id}  {chunks} chunks, {nbytes / 1e6:.1f} MB  {name}")
+        self._say(f"{data_id}  {counted(chunks, 'chunk')}, {nbytes / 1e6:.1f} MB  {name}")
 
     def _mark_running(
         self, base: str, folder: Path, before: bytes | None, copied: dict[str, CopiedFile]

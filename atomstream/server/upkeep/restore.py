@@ -15,6 +15,7 @@ from typing import Final
 import google_crc32c
 from filelock import FileLock
 
+from atomstream.counted import counted
 from atomstream.errors import ConfigError
 from atomstream.server.data_dir import LOCK_FILE, RESTORING, lock_data_dir
 from atomstream.server.upkeep.backup import PIECE_BYTES
@@ -93,7 +94,9 @@ def restore(
         for stream in manifest.streams.values():
             if (work / _STREAMS / stream.data_id).is_dir():
                 report.streams += 1
-                say(f"{stream.data_id}  {stream.chunks} chunks, {stream.nbytes / 1e6:.1f} MB  {stream.name}")
+                say(
+                    f"{stream.data_id}  {counted(stream.chunks, 'chunk')}, {stream.nbytes / 1e6:.1f} MB  {stream.name}"
+                )
         _move_into_place(work, data_dir, file_system)
         report.seconds = pace.seconds
         return report

@@ -97,12 +97,12 @@ async def test_the_commands(serve: Serve, tmp_path: Path) -> None:
             atomstream_here, "backup", tmp_path / "backups", "--data", server.data_dir, "--rate", "1000"
         )
     assert done.returncode == 0, done.stderr
-    assert f"{data_id}  1 chunks" in done.stdout
-    assert "1 streams with 1 chunks" in done.stdout
+    assert f"{data_id}  1 chunk," in done.stdout
+    assert "1 stream with 1 chunk;" in done.stdout
     await server.stop()
     target = tmp_path / "again"
     done = await asyncio.to_thread(atomstream_here, "restore", tmp_path / "backups", "--data", target)
     assert done.returncode == 0, done.stderr
-    assert "The catalogue holds 1 streams" in done.stdout
+    assert "The catalogue holds 1 stream," in done.stdout
     done = await asyncio.to_thread(atomstream_here, "restore", tmp_path / "backups", "--data", target)
     assert (done.returncode, "has files already" in done.stderr) == (2, True)
