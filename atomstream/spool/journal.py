@@ -22,6 +22,7 @@ from atomstream.errors import SpoolError
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
 from atomstream.spool.stored_values import stored_digest, stored_index, stored_integer, stored_text
 from atomstream.system.files import FileSystem
+from atomstream.system.own_files import read_bounded
 
 EntryKind: TypeAlias = Literal[
     "manifest",  # ``detail`` is a second copy of stream.json, in case that file is damaged
@@ -262,4 +263,4 @@ def read_journal(disk: FileSystem, path: Path) -> JournalScan:
 
 def _read_all(disk: FileSystem, path: Path) -> bytes:
     with disk.open_read(path) as file:
-        return file.readall() or b""
+        return read_bounded(file, path)

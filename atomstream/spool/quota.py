@@ -23,7 +23,7 @@ from atomstream.spool.disk_errors import disk_errors
 from atomstream.spool.locks import RootLock
 from atomstream.spool.paths import ROOT_LOCK, USAGE, record_bytes, stream_folders
 from atomstream.system.files import FileSystem
-from atomstream.system.own_files import read_plain
+from atomstream.system.own_files import DOCUMENT_BYTES, read_plain
 
 MAX_DEFAULT_BYTES: Final = 20_000_000_000
 
@@ -139,7 +139,7 @@ class Quota:
 def usage_of(folder: Path) -> int:
     """Bytes of a stream's records, from its ``usage`` file, or from its files if that one is missing or damaged."""
     with suppress(OSError):
-        raw = read_plain(folder / USAGE)
+        raw = read_plain(folder / USAGE, DOCUMENT_BYTES)
         if len(raw) == _NUMBER.size + 4 and google_crc32c.value(raw[:-4]) == int.from_bytes(
             raw[-4:], "little"
         ):

@@ -28,6 +28,7 @@ from atomstream.spool.stored_values import (
     stored_text,
 )
 from atomstream.system.files import FileSystem
+from atomstream.system.own_files import DOCUMENT_BYTES, read_bounded
 
 FORMAT: Final = "atomstream spool 1"
 
@@ -204,7 +205,7 @@ def read_manifest(disk: FileSystem, path: Path) -> StreamManifest:
         SpoolError: the file is missing, damaged, or was edited.
     """
     with disk_errors("read the stream's description", path, READ_REFUSED), disk.open_read(path) as file:
-        raw = file.readall() or b""
+        raw = read_bounded(file, path, DOCUMENT_BYTES)
     try:
         fields = json.loads(raw)
         stated = fields.pop("crc32c")

@@ -11,6 +11,7 @@ elsewhere. All errors are OSErrors, so callers handle them like those of a disk.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import stat
@@ -28,6 +29,10 @@ OPEN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | g
 # O_NONBLOCK: opening a pipe returns at once instead of waiting for its other end. It has no effect on files.
 _PLAIN: Final = OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
+LONGEST: Final = 1 << 30
+"""Longest file that is read as a whole, unless a caller states another length."""
+DOCUMENT_BYTES: Final = 16 << 20
+"""Longest description of a stream or of a Zarr group; with all that a stream can have they have about 1 MiB."""
 _LINK_ERRNOS: Final = frozenset({errno.ELOOP, errno.EMLINK})
 """Error numbers of O_NOFOLLOW for a link; some BSDs use EMLINK."""
 
@@ -88,10 +93,22 @@ def _create(path: str, flags: int) -> int:
     return os.open(path, flags | OPEN_FLAGS, FILE_MODE)
 
 
-def read_plain(path: Path) -> bytes:
-    """The content of a regular file; raises OSError as :func:`open_plain`."""
+def read_plain(path: Path, most: int = LONGEST) -> bytes:
+    """The content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: as :func:`open_plain`, with the same number (ELOOP) if the file is longer. One with holes may state any
+            length, and reading it would need as much memory.
+    """
     with open_file(path, "rb", buffering=0) as file:
-        return file.read()
+        return read_bounded(file, path, most)
+
+
+def read_bounded(file: BinaryIO | io.FileIO, path: Path, most: int = LONGEST) -> bytes:
+    """The rest of an open file; raises OSError as :func:`read_plain`."""
+    if os.fstat(file.fileno()).st_size > most:
+        raise _refused(path, f"longer than {most} bytes")
+    return file.read()
 
 
 def is_link(path: Path | str) -> bool:

@@ -62,6 +62,11 @@ def as_file(name: str) -> Damage:
     return change
 
 
+def huge(name: str) -> Damage:
+    """Make the file ``name`` a terabyte long, with a hole."""
+    return lambda folder: os.truncate(folder / name, 1 << 40)
+
+
 def as_pipe(name: str) -> Damage:
     """Put a named pipe in the place of ``name``."""
 
@@ -156,6 +161,11 @@ STREAM: Final[dict[str, Damage]] = {
     "description gone": remove("stream.json"),
     "description a folder": as_folder("stream.json"),
     "description a pipe": as_pipe("stream.json"),
+    "description huge": huge("stream.json"),
+    "group huge": huge("frames.zarr/zarr.json"),
+    "time column huge": huge("frames.zarr/time/c/0"),
+    "records huge": huge("analysis/results.log"),
+    "state huge": huge("analysis/state"),
     "description: fps 0": edit("stream.json", fps=0),
     "description: fps negative": edit("stream.json", fps=-1.0),
     "description: fps NaN": edit("stream.json", fps=float("nan")),

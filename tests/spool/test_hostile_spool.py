@@ -101,6 +101,24 @@ def test_a_planted_link_costs_only_its_own_file(tmp_path: Path, name: str, kind:
     assert foreign.read_bytes() == SECRET
 
 
+@pytest.mark.parametrize("name", [JOURNAL, MANIFEST, USAGE, record_name(0)])
+def test_a_huge_file_takes_no_memory(tmp_path: Path, name: str) -> None:
+    """A file with a hole of a terabyte is damaged, and is not read. It costs its own stream at most."""
+    root = tmp_path / "spool"
+    folder = closed_stream(root)
+    os.truncate(folder / name, 1 << 40)
+    spool = new_spool(root)
+    if name == JOURNAL:
+        with pytest.raises(SpoolError, match="longer than"):
+            spool.open_stream(ENDPOINT, DATA_ID)
+        assert (folder / record_name(1)).exists()
+        return
+    stream = spool.open_stream(ENDPOINT, DATA_ID)
+    list(verify_records(stream))
+    assert delivered(stream, 1) == payload(shard(1))
+    stream.close()
+
+
 @links
 @pytest.mark.parametrize("depth", ["endpoint", "stream", "quarantine"])
 def test_a_planted_folder_link_is_not_followed(tmp_path: Path, depth: str) -> None:

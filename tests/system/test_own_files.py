@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atomstream.system.files import LOCAL, load_or_make_secret
-from atomstream.system.own_files import exposure_of, make_private, open_file, read_plain
+from atomstream.system.own_files import LONGEST, exposure_of, make_private, open_file, read_plain
 from atomstream.system.record_log import RecordLog
 
 pytestmark = pytest.mark.skipif(
@@ -72,6 +72,17 @@ def test_what_is_no_file_is_not_opened(
         step(path)
     assert foreign.read_bytes() == SECRET
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    """Reading a file with a hole would need as much memory as its length."""
+    path = tmp_path / "huge"
+    path.write_bytes(b"x")
+    assert read_plain(path, 1) == b"x"
+    os.truncate(path, 1 << 40)
+    for most in (LONGEST, 1000):
+        with pytest.raises(OSError, match=f"longer than {most} bytes"):
+            read_plain(path, most)
 
 
 def make_planted(path: Path, foreign: Path, kind: str) -> None:

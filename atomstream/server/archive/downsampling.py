@@ -25,7 +25,7 @@ import numpy.typing as npt
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.frame_runs import Numbers
-from atomstream.system.own_files import open_file, read_plain
+from atomstream.system.own_files import DOCUMENT_BYTES, open_file, read_plain
 
 F64 = npt.NDArray[np.float64]
 
@@ -234,7 +234,7 @@ def column_dimension(column: Path) -> str | None:
 
 def _document(column: Path) -> dict[str, Any]:
     try:
-        document = json.loads(read_plain(column / "zarr.json"))
+        document = json.loads(read_plain(column / "zarr.json", DOCUMENT_BYTES))
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -15,7 +15,7 @@ from atomstream.errors import StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM, MAX_TIME_MS, MIN_FPS
 from atomstream.server.archive.records import Geometry
-from atomstream.system.own_files import read_plain
+from atomstream.system.own_files import DOCUMENT_BYTES, read_plain
 
 ORIGIN: Final = "start_unix_ms"
 """The attribute of ``time`` with its zero, in UTC milliseconds; and the field of a description."""
@@ -149,7 +149,7 @@ def read_about_file(folder: Path) -> dict[str, Any]:
         StreamError: it is missing or damaged. OSError: from the disk.
     """
     try:
-        about = json.loads(read_plain(folder / ABOUT))
+        about = json.loads(read_plain(folder / ABOUT, DOCUMENT_BYTES))
     except FileNotFoundError:
         raise StreamError(f"{folder} holds no stream: it has no {ABOUT}.", data_id=folder.name) from None
     except (ValueError, RecursionError) as error:

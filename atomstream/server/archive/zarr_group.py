@@ -22,7 +22,7 @@ from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.column import COLUMN_CHUNK, Column, Values
 from atomstream.server.archive.records import Geometry
 from atomstream.shard import DtypeName
-from atomstream.system.own_files import read_plain, refuse_linked_folders
+from atomstream.system.own_files import DOCUMENT_BYTES, read_plain, refuse_linked_folders
 
 Document: TypeAlias = dict[str, Any]
 FRAMES: Final = "frames"
@@ -310,7 +310,7 @@ def _encoded(document: Document) -> bytes:
 def _read(path: Path) -> bytes:
     """The content of a document; empty if there is none, or a link, a pipe or a folder, which are not opened."""
     try:
-        return read_plain(path)
+        return read_plain(path, DOCUMENT_BYTES)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR):
             raise

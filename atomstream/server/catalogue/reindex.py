@@ -44,7 +44,7 @@ from atomstream.server.catalogue.streams_table import StreamsTable, put_streams
 from atomstream.server.data_dir import own_data_dir
 from atomstream.server.disk_errors import describe, is_disk_full, log_failure
 from atomstream.system.log_privacy import get_logger
-from atomstream.system.own_files import read_plain
+from atomstream.system.own_files import DOCUMENT_BYTES, read_plain
 
 log = get_logger("atomstream.server")
 
@@ -362,7 +362,9 @@ def _read_quickly(streams_dir: Path, data_ids: Iterable[str]) -> dict[str, Found
             if not (folder / "frames.zarr" / FRAMES).exists():
                 found[data_id] = (about, 0)
             elif about.status == "success":
-                arrays = json.loads(read_plain(folder / "frames.zarr" / DOCUMENT))["consolidated_metadata"]
+                arrays = json.loads(read_plain(folder / "frames.zarr" / DOCUMENT, DOCUMENT_BYTES))[
+                    "consolidated_metadata"
+                ]
                 n_frames = int(arrays["metadata"][FRAMES]["shape"][0])
                 if 0 <= n_frames <= MAX_FRAMES:
                     found[data_id] = (about, n_frames)

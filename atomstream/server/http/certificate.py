@@ -3,7 +3,7 @@
 To change the certificate, replace its files, as certbot and similar programs do. The server checks them every few
 seconds. Connections that are open keep the old certificate, new ones get the new one. Files that can't be read, or that
 do not belong together because only one of them is written yet, are tried again at the next check; until then the old
-certificate remains.
+certificate remains. A certificate that has expired does not replace a valid one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import os
 import socket
 import ssl
+import stat
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -30,6 +31,8 @@ CERTIFICATE_FILE: Final = "tls-cert.pem"
 KEY_FILE: Final = "tls-key.pem"
 CHECK_PERIOD_S: Final = 5.0
 """Interval, in s, at which the files are checked."""
+MAX_BYTES: Final = 1 << 20
+"""Longest file of a certificate with its chain, or of a key."""
 VALID_DAYS: Final = 3650
 """Validity of a self-signed certificate. A client that pins it does not check the date."""
 
@@ -48,7 +51,13 @@ class ServerCertificate:
         self._state = self._files()
         self.fingerprint = ""
         """SHA-256 of the certificate (DER) in hexadecimal digits."""
-        self._current, self.fingerprint = _load(certificate, key)
+        self._current, self.fingerprint, self._ends = _load(certificate, key)
+        if _is_over(self._ends):
+            log.warning(
+                "The TLS certificate %s expired on %s UTC: clients refuse it, unless they pin its fingerprint.",
+                certificate,
+                f"{self._ends:%Y-%m-%d %H:%M}",
+            )
         self._failed: _State | None = None
         self.context = _new_context()
         """For the listening socket; each handshake uses the newest certificate."""
@@ -65,13 +74,15 @@ class ServerCertificate:
         if state in (self._state, self._failed):
             return False
         try:
-            context, fingerprint = _load(*self._paths)
+            context, fingerprint, ends = _load(*self._paths)
+            if _is_over(ends) and not _is_over(self._ends):
+                raise ConfigError(f"{self._paths[0]} expired on {ends:%Y-%m-%d %H:%M} UTC.")
         except ConfigError as error:
             self._failed = state
             log.warning("The old TLS certificate remains: %s", error)
             return False
         changed = fingerprint != self.fingerprint
-        self._current, self.fingerprint = context, fingerprint
+        self._current, self.fingerprint, self._ends = context, fingerprint, ends
         self._state, self._failed = state, None
         if changed:
             log.warning("The TLS certificate was replaced; new SHA-256 fingerprint: %s", fingerprint)
@@ -204,25 +215,50 @@ def _no_password() -> bytes:
     return b""  # without this an encrypted key would make OpenSSL ask on the terminal
 
 
-def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, str]:
-    """A context with this certificate, and the certificate's SHA-256."""
+def _load(certificate: Path, key: Path) -> tuple[ssl.SSLContext, str, datetime.datetime | None]:
+    """A context with this certificate, the certificate's SHA-256, and the time at which it expires."""
     context = _new_context()
-    path = certificate
-    try:
-        text = certificate.read_bytes()
-        path = key
-        with key.open("rb"):
-            pass
-    except OSError as error:
-        raise ConfigError(f"The TLS file {path} can't be read: {error.strerror or error}.") from None
+    text = _read(certificate)
+    _read(key)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
-        return context, hashlib.sha256(_first_certificate(text)).hexdigest()
+        first = _first_certificate(text)
+        return context, hashlib.sha256(first).hexdigest(), _end_of(first)
     except (ssl.SSLError, ValueError, OSError) as error:
         raise ConfigError(
             f"The TLS certificate {certificate} can't be used with the key {key} ({_reason(error)}). Both must be "
             "PEM files, the key without a password and that of the certificate."
         ) from None
+
+
+def _read(path: Path) -> bytes:
+    """The content of a PEM file; raises ConfigError, also for a pipe or a device, which may have no end."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ConfigError(f"The TLS file {path} can't be read: it is not a file.")
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"The TLS file {path} can't be read: {error.strerror or error}.") from None
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"The TLS file {path} is longer than {MAX_BYTES} bytes.")
+    return text
+
+
+def _end_of(certificate: bytes) -> datetime.datetime | None:
+    """When a certificate (DER) expires; None if that is unknown, as without the package cryptography."""
+    try:
+        from cryptography import x509
+    except ModuleNotFoundError:
+        return None
+    try:
+        return x509.load_der_x509_certificate(certificate).not_valid_after_utc
+    except (ValueError, x509.InvalidVersion):  # OpenSSL reads some that this package does not
+        return None
+
+
+def _is_over(ends: datetime.datetime | None) -> bool:
+    return ends is not None and ends < datetime.datetime.now(datetime.UTC)
 
 
 def _first_certificate(text: bytes) -> bytes:

@@ -12,7 +12,7 @@ import msgspec
 
 from atomstream.server.live.messages import CurrentResults, MeasurementRecord, SegmentRecord
 from atomstream.server.live.result_log import current_form
-from atomstream.system.own_files import read_plain
+from atomstream.system.own_files import DOCUMENT_BYTES, read_plain
 
 LEAST_CYCLES: Final = 5.0
 """Oscillations that a segment needs to count as the best one of its growth."""
@@ -75,7 +75,7 @@ class SummaryReader:
                 kept = self._kept.get(path)
             if kept is not None and kept[0] == key:
                 return kept[1]
-            summary = _summary_in(read_plain(path))
+            summary = _summary_in(read_plain(path, DOCUMENT_BYTES))
         except (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError):
             return None
         with self._lock:

@@ -23,7 +23,7 @@ from atomstream.server.streams.registry import unknown_stream
 from atomstream.server.streams.signals import Signal
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.log_privacy import get_logger
-from atomstream.system.own_files import read_plain
+from atomstream.system.own_files import DOCUMENT_BYTES, read_plain
 
 log = get_logger("atomstream.server")
 T = TypeVar("T")
@@ -163,7 +163,7 @@ def _read_all(folder: Path) -> dict[str, SignalsAbout]:
         if not is_stream_id(path.stem):
             continue
         try:
-            about = msgspec.json.decode(read_plain(path), type=SignalsAbout)
+            about = msgspec.json.decode(read_plain(path, DOCUMENT_BYTES), type=SignalsAbout)
         except (OSError, ValueError) as error:
             log.error("%s is damaged, its signals can't be used: %s", path, error)
             continue

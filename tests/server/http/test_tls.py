@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import shutil
 import ssl
 import stat
@@ -199,6 +200,52 @@ async def test_half_written_files_change_nothing(
     assert await presented(server.url) == der(new[0])
     assert caplog.text.count("The old TLS certificate remains") == 3
     assert kept.decode() not in caplog.text
+
+
+async def test_an_expired_certificate(
+    serve: Serve,
+    pairs: tuple[Pair, Pair],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It does not replace a valid one, and a valid one replaces it. A server starts with it, with a line in the log."""
+    used, new = pairs
+    server = await serve(tls_cert=used[0], tls_key=used[1])
+    monkeypatch.setattr("atomstream.server.http.certificate.VALID_DAYS", 0)
+    expired = self_signed_pair(ServerSettings(data_dir=tmp_path / "expired"))
+    old = der(used[0])
+    with caplog.at_level(logging.WARNING, "atomstream.server"):
+        copy(expired, used)
+        assert not certificate_of(server).reload()
+        assert await presented(server.url) == old
+        assert re.search(r"The old TLS certificate remains: .* expired on 20", caplog.text)
+        again = ServerCertificate(*expired)
+        assert "unless they pin its fingerprint" in caplog.text
+        copy(new, expired)
+        assert again.reload()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+async def test_a_file_without_end_is_not_read(pairs: tuple[Pair, Pair]) -> None:
+    """A pipe, a device or a huge file in place of a certificate or key: an error at once, and the old one remains."""
+    (certificate, key), _ = pairs
+    served = ServerCertificate(certificate, key)
+    for path in (certificate, key):
+        kept = path.read_bytes()
+        for replace in (os.mkfifo, lambda path: os.symlink("/dev/zero", path), _make_huge):
+            path.unlink()
+            replace(path)
+            with pytest.raises(ConfigError, match=r"not a file|longer than"):
+                ServerCertificate(certificate, key)
+            assert not served.reload()
+        path.unlink()
+        path.write_bytes(kept)
+
+
+def _make_huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
 
 
 @pytest.mark.parametrize(
