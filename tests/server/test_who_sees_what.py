@@ -181,7 +181,10 @@ async def test_a_writer_stays_in_its_projects(serve: Serve) -> None:
         made = await client.create("Growth 2", project_id=here.seen)
         assert (await client.send(made, 0, make_frames(4)))[0] == 200
         form = {"data_item_name": "x", "rotations_per_min": 0.0, "fps_capture_rate": 10.0}
-        assert (await client.ask("POST", "/rheed/stream/", form))[0] == 403
+        status, own = await client.ask("POST", "/rheed/stream/", form)
+        assert (status, (await here.owner.entry(own))["projects"][0]["id"]) == (200, here.seen)
+        async with here.client("write", here.seen, here.hidden) as other:
+            assert (await other.ask("POST", "/rheed/stream/", form))[0] == 403
         hidden, unknown = [
             await client.ask("POST", "/rheed/stream/", {**form, "project_id": one})
             for one in (here.hidden, UNKNOWN)

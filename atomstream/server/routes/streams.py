@@ -85,7 +85,7 @@ async def create_stream(request: web.Request) -> web.Response:
     name = checked_name(wanted.data_item_name, "stream")
     calibration = None if wanted.calibration is None else wanted.calibration.checked()
     context = context_of(request)
-    project = await project_for(context, principal_of(request), wanted.project_id)
+    project = await project_of_new(context, principal_of(request), wanted.project_id)
     now = iso_now()
     about = StreamMetadata(
         data_id=str(uuid.uuid4()),
@@ -167,6 +167,15 @@ async def named_ids(context: ServerContext, kind: type[Named], ids: list[str], w
 def unknown_name(what: str, one: str) -> HttpError:
     """The error for an id of a sample, tag or project that does not exist, or that this key may not see."""
     return HttpError(404, f"No {what} {one.lower()!r} is known here; nothing was changed.")
+
+
+async def project_of_new(
+    context: ServerContext, principal: Principal, project_id: str | None
+) -> NamedId | None:
+    """:func:`project_for` a new stream: without a project, that of somebody who sees one project only."""
+    if not project_id and principal.projects is not None and len(principal.projects) == 1:
+        (project_id,) = principal.projects
+    return await project_for(context, principal, project_id)
 
 
 async def project_for(context: ServerContext, principal: Principal, project_id: str | None) -> NamedId | None:

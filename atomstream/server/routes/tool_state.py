@@ -34,7 +34,7 @@ from atomstream.server.http.memory_budget import HOLDING
 from atomstream.server.http.requests import UuidText, checked_name, number, read_bounded, read_json
 from atomstream.server.http.responses import NO_STORE, HttpError, json_reply, send_pieces
 from atomstream.server.people.rights import Right
-from atomstream.server.routes.streams import project_for
+from atomstream.server.routes.streams import project_of_new
 from atomstream.server.signals.beside_frames import SampleChannel, sampled
 from atomstream.server.signals.chunks import (
     F64,
@@ -93,7 +93,7 @@ async def create_signals(request: web.Request) -> web.Response:
     name = (
         wanted.stream_name if (wanted.stream_name or "").strip() else f"Signals {now[:16].replace('T', ' ')}"
     )
-    project = await project_for(context, principal_of(request), wanted.project_id)
+    project = await project_of_new(context, principal_of(request), wanted.project_id)
     about = SignalsAbout(
         data_id=str(uuid.uuid4()),
         processed_data_id=str(uuid.uuid4()),
