@@ -24,7 +24,7 @@ import msgspec
 
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.log_privacy import get_logger
-from atomstream.system.own_files import remove_unless_plain
+from atomstream.system.own_files import LONGEST, read_bounded, remove_unless_plain
 
 log = get_logger("atomstream.server")
 
@@ -208,7 +208,7 @@ class RecordLog:
         """Copy the damaged file aside, then keep of it what can be read."""
         self._offsets, self.n_cached = array("Q"), 0
         with self._file_system.open_read(self._path) as file:
-            data = file.readall() or b""
+            data = read_bounded(file, self._path, 4 * LONGEST)
         if len(data) < len(_MAGIC) and _MAGIC.startswith(data):  # the process died while it created the file
             self._file_system.write_atomic(self._path, [_MAGIC])
             return

@@ -164,8 +164,6 @@ STREAM: Final[dict[str, Damage]] = {
     "description huge": huge("stream.json"),
     "group huge": huge("frames.zarr/zarr.json"),
     "time column huge": huge("frames.zarr/time/c/0"),
-    "records huge": huge("analysis/results.log"),
-    "state huge": huge("analysis/state"),
     "description: fps 0": edit("stream.json", fps=0),
     "description: fps negative": edit("stream.json", fps=-1.0),
     "description: fps NaN": edit("stream.json", fps=float("nan")),
