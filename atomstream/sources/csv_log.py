@@ -27,7 +27,8 @@ _UNIT: Final = re.compile(
 _COMMA: Final = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?$")
 _WORDS: Final = {"open": 1.0, "on": 1.0, "true": 1.0, "yes": 1.0, "closed": 0.0, "close": 0.0, "off": 0.0}
 _WORDS_NO: Final = {"false": 0.0, "no": 0.0}
-_MISSING: Final = frozenset({"", "-", "--", "n/a", "na", "nan", "null", "none"})
+_MISSING: Final = re.compile(r"(?i)(-*|#?n/?a|nan|null|none)$")
+"""What loggers write in place of a value that they do not have."""
 MAX_HEADER_LINES: Final = 100
 
 
@@ -68,6 +69,7 @@ class CsvLog:
         self._delimiter = self.options.delimiter or ""
         self._time_columns: list[int] = []
         self._picked: dict[int, str] = {}
+        self._texts: dict[int, str] = {}
         self._times = LogTimes(self.path, self.options)
 
     def read(self, *, complete: bool = False) -> Rows:
@@ -140,6 +142,8 @@ class CsvLog:
         fields = _fields(line, delimiter)
         numbers = sum(math.isfinite(_number(one, delimiter)) for one in fields[1:])
         above = _fields(self._before[-1], delimiter) if self._before else []
+        if any(_TIME_NAME.match(name.strip().lstrip("#").strip()) for name in above):
+            numbers += sum(bool(_MISSING.match(one.strip())) for one in fields[1:])
         if not (
             numbers and len(fields) >= 2 and len(above) >= len(fields) - 1 and not _is_row(above, delimiter)
         ):
@@ -179,20 +183,21 @@ class CsvLog:
         return found[:2] if two else found[:1] or [0]
 
     def _pick(self, header: Sequence[str], first: Sequence[str]) -> None:
-        self._picked = {}
+        self._picked, self._texts = {}, {}
         wanted = set(self.options.channels)
         channels: dict[str, str | None] = {}
         for place, text in enumerate(header):
             name, unit = _name_and_unit(text)
             if place in self._time_columns or (wanted and not wanted & {name, text}):
                 continue
-            value = first[place] if place < len(first) else ""
-            if math.isnan(_number(value, self._delimiter)) and value.strip().lower() not in _MISSING:
-                self._note(f"the column {text!r} holds text such as {value.strip()[:40]!r} and is left out.")
-                continue
+            value = (first[place] if place < len(first) else "").strip()
             name = name or f"column {place + 1}"
-            while name in channels:
+            while name in channels or name in self._texts.values():
                 name += " 2"
+            if math.isnan(_number(value, self._delimiter)) and not _MISSING.match(value):
+                self._note(f"the column {text!r} holds text such as {value[:40]!r} and is left out.")
+                self._texts[place] = name
+                continue
             channels[name] = self.options.units.get(name, unit)
             self._picked[place] = name
         missing = wanted - set(channels) - set(header)
@@ -221,14 +226,26 @@ class CsvLog:
         rows.times.append(time_s)
         for name in self.channels.keys() - set(self._picked.values()):
             rows.values[name].append(math.nan)
+        self._take_late(fields, rows)
         for place, name in self._picked.items():
             given = fields[place] if place < len(fields) else ""
             value = _number(given, self._delimiter)
-            if math.isnan(value) and given.strip().lower() not in _MISSING:
+            if math.isnan(value) and not _MISSING.match(given.strip()):
                 self._note(
                     f"line {self._line}: {given.strip()[:40]!r} of {name!r} is no number and counts as no value."
                 )
             rows.values[name].append(value)
+
+    def _take_late(self, fields: Sequence[str], rows: Rows) -> None:
+        """Take a column that held text so far and has a number now: an instrument that was off, or out of range."""
+        for place, name in tuple(self._texts.items()):
+            if place < len(fields) and math.isfinite(_number(fields[place], self._delimiter)):
+                del self._texts[place]
+                unit = _name_and_unit((self._header or [])[place])[1]
+                self.channels[name] = self.options.units.get(name, unit)
+                self._picked[place] = name
+                rows.values[name] = [math.nan] * (len(rows.times) - 1)
+                self._note(f"line {self._line}: the column {name!r} has numbers from there on, and is read.")
 
     def _time(self, text: str, fields: list[str]) -> float | None:
         try:
@@ -264,7 +281,7 @@ class CsvLog:
             + ". Columns that the first header did not have are left out."
         )
         self._time_columns = self._find_times(header)
-        self._header, self._picked = header, picked
+        self._header, self._picked, self._texts = header, picked, {}
         return True
 
     def _note(self, text: str) -> None:

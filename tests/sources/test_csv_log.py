@@ -114,3 +114,29 @@ def test_a_log_that_grows(tmp_path: Path) -> None:
     assert "begins again" in log.notes[0]
     path.unlink()
     assert log.read().times == []
+
+
+def test_a_column_that_begins_with_text(tmp_path: Path) -> None:
+    """An instrument that is out of range at first: its column is read from its first number on, also in a later part
+    of a log that grows.
+    """
+    log, rows = read(tmp_path, "time,A,B (K),C\n1735689600,OVERRANGE,1,note\n1735689601,5,2,more\n")
+    assert log.channels == {"B": "K", "A": None}
+    assert rows.values["B"] == [1.0, 2.0]
+    assert rows.values["A"] == pytest.approx([math.nan, 5.0], nan_ok=True)
+    assert any("has numbers from there on" in note for note in log.notes)
+    log, _ = read(tmp_path, "time,B,A\n1735689600,1,off line\n")
+    assert log.channels == {"B": None}
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("1735689601,2,off line\n1735689602,3,7\n")
+    rows = log.read(complete=True)
+    assert rows.times == [T + 1, T + 2]
+    assert rows.values["A"] == pytest.approx([math.nan, 7.0], nan_ok=True)
+
+
+@pytest.mark.parametrize("missing", ["", "---", "N/A", "#N/A", "NaN"])
+def test_a_log_whose_first_value_is_missing(tmp_path: Path, missing: str) -> None:
+    """The header is found by the name of its times, also if the first row has no number yet."""
+    log, rows = read(tmp_path, f"time,A\n1735689600,{missing}\n1735689601,5\n")
+    assert log.channels == {"A": None}
+    assert rows.values["A"] == pytest.approx([math.nan, 5.0], nan_ok=True)
