@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from atomstream.errors import StreamError
+from atomstream.records import Piece
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.system.files import LOCAL, FileSystem
 
@@ -115,3 +117,25 @@ class ArchiveFiles:
             OSError: ``target`` is then unchanged.
         """
         self.file_system.write_atomic(target, [data], temporary=self.temporary_path(), durable=durable)
+
+    def write_copy(self, target: Path, pieces: Iterable[Piece]) -> None:
+        """Put a copy of what is stored elsewhere at ``target``, piece by piece as they come, whole or not at all.
+
+        It is not synced: after a power cut it may have any content, so it must be checked when it is read.
+
+        Raises:
+            OSError: ``target`` is then unchanged; as after an exception of ``pieces``.
+        """
+        disk, source = self.file_system, self.temporary_path()
+        try:
+            fd = disk.create(source)
+            try:
+                for piece in pieces:
+                    disk.write(fd, [piece])
+            finally:
+                disk.close(fd)
+            disk.rename(source, target)
+        except BaseException:
+            with suppress(OSError):
+                disk.unlink(source)
+            raise

@@ -10,16 +10,20 @@ works on the folder as on the data folder of a single server.
 from __future__ import annotations
 
 import json
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from atomstream.errors import ShardError, StreamError
 from atomstream.index_ranges import IndexSet
+from atomstream.server.archive.analysis_note import AnalysisNote
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.chunk_index import ChunkIndex, extrapolated_origin
 from atomstream.server.archive.copied_files import ANALYSIS, POSITION, CopiedFiles, in_order
@@ -45,6 +49,9 @@ from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError
 from atomstream.system.files import LOCAL, FileSystem
 
+RESULTS_COPY_S: Final = 10.0
+"""Least time between two copies of the columns of results of a growing stream to the store, in s."""
+
 
 class CachedArchive(StreamArchive):
     """A :class:`StreamArchive` that is a cache of ``shared``; made by :meth:`create_shared` or :meth:`open_shared`.
@@ -69,9 +76,17 @@ class CachedArchive(StreamArchive):
     ) -> None:
         self.shared = shared
         self._copies = copies
+        self._note = AnalysisNote(shared)
         super().__init__(folder, about, file_system, damage)
         self._mirroring = threading.Lock()
         self._copied = CopiedFiles(folder, self._index.group)
+        self._results_copied_at = -math.inf
+        self.results_left = False
+        """True if the last :meth:`mirror` has left out the columns of results: it is to be called again."""
+        self.reads_all = False
+        """True if all frames are read here soon after they are stored: then :meth:`follow` copies the shard of the
+        next chunk with one request, instead of three for its ends and one for the rest later."""
+        self._following = threading.Lock()
         self._followed = IndexSet()
         self._followed_lock = threading.Lock()
         self.may_replace: Callable[[], None] = lambda: None
@@ -232,7 +247,7 @@ class CachedArchive(StreamArchive):
         """Replace ``body`` by the chunk that is stored, if its frames are equal; False if that one was damaged."""
         stored = self.incoming()
         try:
-            self._file_system.write_atomic(stored, [self.shared.chunk(claims.index)], durable=False)
+            self.files.write_copy(stored, self.shared.chunk_pieces(claims.index))
             with ShardFile(body, claims.dims, claims.dtype, claims.chunk_size) as new:
                 comparison = compare(stored, new, claims.chunk_size)
             if comparison == "different":
@@ -261,13 +276,18 @@ class CachedArchive(StreamArchive):
 
     def _fetch_shard(self, index: int, path: Path) -> Path:
         try:
-            shard = self.shared.chunk(index)
+            self._copy_shard(index, path)
         except ObjectMissingError as error:
             raise ShardError(str(error)) from None
+        return path
+
+    def _copy_shard(self, index: int, path: Path) -> None:
+        """Copy a shard from the store into the folder; raises ObjectMissingError."""
+        pieces = self.shared.chunk_pieces(index)
+        first = next(pieces, b"")  # the request: a missing shard leaves no folder
         self.files.check_not_deleted()
         self._file_system.make_folder(path.parent, durable=False, inside=self._index.group.shards)
-        self.files.write_atomic(path, shard)
-        return path
+        self.files.write_copy(path, chain([first], pieces))
 
     def follow(self, *, all_chunks: bool = False) -> list[int]:
         """Add the chunks that other servers have stored since; returns their indices.
@@ -278,17 +298,23 @@ class CachedArchive(StreamArchive):
         geometry = self._index.geometry or self._shared_geometry()
         if geometry is None:
             return []
-        listed = self.shared.listing().chunks - self.stored() if all_chunks else ()
-        new = [index for index in listed if self._follow_one(index, geometry)]
-        following = self.stored().end
-        while self._follow_one(following, geometry):
-            new.append(following)
-            following += 1
+        with self._following:  # a second caller has nothing left to request
+            listed = self.shared.listing().chunks - self.stored() if all_chunks else ()
+            new = [index for index in listed if self._follow_one(index, geometry)]
+            following = self.stored().end
+            while self._follow_one(following, geometry, whole=self.reads_all and not new):
+                new.append(following)
+                following += 1
         return new
 
-    def _follow_one(self, index: int, geometry: Geometry) -> bool:
+    def _follow_one(self, index: int, geometry: Geometry, *, whole: bool = False) -> bool:
+        """Add a chunk, if it is in the store; with ``whole`` its shard is copied, otherwise only its ends are read."""
         try:
-            stamps = self.shared.stamps(index, geometry)
+            if whole:
+                self._copy_shard(index, self.shard_file(index))
+                stamps = self._index.read_stamps(index)
+            else:
+                stamps = self.shared.stamps(index, geometry)
         except ObjectMissingError:
             return False
         except ShardError as error:
@@ -324,10 +350,17 @@ class CachedArchive(StreamArchive):
 
     # -- thinned by another server -----------------------------------------------------------------------
 
+    def note_analysed_again(self) -> None:
+        """As in the base class, in the store; may raise StoreUnavailableError."""
+        self._note.renew()
+
+    def remove_analysis_note(self) -> None:
+        """As in the base class; may raise StoreUnavailableError."""
+        self._note.remove()
+
     def is_analysed_again(self) -> bool:
-        """As in the base class; if another process analyses the stream, what that process has noted in the store
-        counts."""
-        if self._copies and super().is_analysed_again():
+        """As in the base class; what other processes have noted in the store counts, too."""
+        if (self._copies and super().is_analysed_again()) or self._note.any():
             return True
         with suppress(ObjectMissingError):
             self.shared.store.head(self.shared.key(RUNNING))
@@ -369,10 +402,12 @@ class CachedArchive(StreamArchive):
                 (*self._copied.all_columns(), *self._copied.documents(), *self._copied.results())
             )
 
-    def mirror(self) -> None:
+    def mirror(self, *, everything: bool = False) -> None:
         """Copy to the store what readers of the growing stream need: documents, and the ends of the columns.
 
-        Without effect if another process copies.
+        The columns of results are copied only each ``RESULTS_COPY_S``, or with ``everything``: their last files are
+        sent whole each time, and are larger than the frames of a small stream. Without effect if another process
+        copies.
 
         Raises:
             StoreUnavailableError: the store can't be reached; calling it again continues.
@@ -380,9 +415,14 @@ class CachedArchive(StreamArchive):
         if not self._copies:
             return
         with self._mirroring:
+            now = time.monotonic()
+            everything = everything or now - self._results_copied_at >= RESULTS_COPY_S
             with self._index.writing:
-                names = [*self._copied.last_columns(), *self._copied.documents()]
+                names = [*self._copied.last_columns(results=everything), *self._copied.documents()]
             self._mirror.send(names)
+            self.results_left = not everything
+            if everything:
+                self._results_copied_at = now
 
     def _check_replacing(self) -> None:
         self.may_replace()

@@ -12,6 +12,7 @@ from atomstream.server.archive.metadata import RUNNING
 from atomstream.server.archive.mirror import GROUP
 from atomstream.server.archive.small_arrays import is_small
 from atomstream.server.archive.thinning import KEPT
+from atomstream.server.archive.timestamp_columns import NAMES
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 
 ANALYSIS: Final = "analysis"
@@ -40,14 +41,15 @@ class CopiedFiles:
             yield f"{self._group.folder.name}/{name}/{DOCUMENT}"
         yield GROUP
 
-    def last_columns(self) -> Iterator[str]:
-        """The last two files of each column, and all files of small arrays."""
+    def last_columns(self, *, results: bool) -> Iterator[str]:
+        """The last two files of each column (without ``results`` only of those that follow from the chunks), and all
+        files of small arrays."""
         group = self._group
         for name in self._arrays():
             shape = group.shape_of(name)
             if is_small(group.documents[name]):
                 yield from self._in(f"{group.folder.name}/{name}/c")
-            elif shape is not None:
+            elif shape is not None and (results or name in NAMES):
                 last = max(0, group.lengths[shape[0]] - 1) // COLUMN_CHUNK
                 yield from (f"{group.folder.name}/{name}/c/{number}" for number in {max(0, last - 1), last})
 

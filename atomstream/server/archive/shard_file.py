@@ -130,8 +130,10 @@ def _open(path: Path) -> BinaryIO:
         raise ShardError(f"{path} is not a regular file and is not opened.") from None
 
 
-def seal(body: Path, claims: UploadClaims, crc32c: int, file_system: FileSystem = LOCAL) -> None:
-    """Turn the file of a checked body into a stored shard, in place and durably."""
+def seal(
+    body: Path, claims: UploadClaims, crc32c: int, file_system: FileSystem = LOCAL, *, synced: bool = True
+) -> None:
+    """Turn the file of a checked body into a stored shard, in place; durably with ``synced``."""
     n, slots = claims.dims[0], claims.chunk_size
     with open_file(body, "rb") as file:
         nbytes = file.seek(0, os.SEEK_END)
@@ -145,7 +147,8 @@ def seal(body: Path, claims: UploadClaims, crc32c: int, file_system: FileSystem 
     try:
         file_system.write_at(fd, content, end)
         file_system.truncate(fd, content + len(end))
-        file_system.sync(fd)
+        if synced:
+            file_system.sync(fd)
     finally:
         file_system.close(fd)
 

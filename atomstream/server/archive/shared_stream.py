@@ -18,6 +18,7 @@ import numpy.typing as npt
 from atomstream.errors import ConflictError, StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
+from atomstream.records import Piece
 from atomstream.server.archive.metadata import ABOUT, ORIGIN, is_stream_id
 from atomstream.server.archive.records import ChunkTimes, Geometry
 from atomstream.server.archive.shard_file import END_NBYTES, Trailer, trailer_of
@@ -146,6 +147,10 @@ class SharedStream:
     def chunk(self, index: int) -> bytes:
         """The bytes of a shard; raises ObjectMissingError."""
         return self.store.fetch(self._shard(index))
+
+    def chunk_pieces(self, index: int) -> Iterator[Piece]:
+        """The bytes of a shard in pieces, requested with the first one; raises ObjectMissingError."""
+        return self.store.pieces(self._shard(index))
 
     def chunk_object(self, index: int) -> StoredObject:
         """A shard with its etag; raises ObjectMissingError."""

@@ -81,7 +81,8 @@ class StreamArchive:
     """The archive of one stream, see the module's docstring; made by :meth:`create` or :meth:`open`."""
 
     is_cache: ClassVar[bool] = False
-    """True if the chunks are in a store, and the folder has only some of their files."""
+    """True if the chunks are in a store, and the folder has only some of their files. These are not synced: they are
+    checked when they are read, and fetched again where a power cut has damaged them."""
 
     def __init__(
         self,
@@ -195,6 +196,12 @@ class StreamArchive:
         """Read the description again where another server may have changed it; True if one has."""
         return False
 
+    def note_analysed_again(self) -> None:
+        """Note for other servers that this process analyses the stream again; renewed each minute. Here are none."""
+
+    def remove_analysis_note(self) -> None:
+        """Remove what :meth:`note_analysed_again` has noted."""
+
     def is_analysed_again(self) -> bool:
         """True while an analysis of the stream runs or is to be continued, as its files note. Blocks."""
         return (self.folder / RUNNING).exists()
@@ -224,9 +231,10 @@ class StreamArchive:
             with self._stripes[claims.index % _STRIPES]:
                 self.files.check_not_deleted()
                 new = self._store(claims, body, crc32c, observe)
-                if new is None:
-                    self._file_system.sync_file(path)
-                self._file_system.sync_folders(path.parent, self._index.group.shards)
+                if not self.is_cache:  # else the store has the chunk durably
+                    if new is None:
+                        self._file_system.sync_file(path)
+                    self._file_system.sync_folders(path.parent, self._index.group.shards)
                 stamps = new or self._index.read_stamps(claims.index)
             known = new is None and self._index.size(claims.index) > 0
             if not self.files.deleted:  # else the chunk is gone with the stream
@@ -426,7 +434,7 @@ class StreamArchive:
             for k, frame in shard.frames():
                 if observe is not None:
                     observe(claims.index, k, frame)
-        seal(body, claims, crc32c, self._file_system)
+        seal(body, claims, crc32c, self._file_system, synced=not self.is_cache)
         is_new = self._share(claims, body)
         if not self._index.set_geometry(Geometry.of(claims)):
             raise self._other_geometry(claims)

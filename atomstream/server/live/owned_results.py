@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from atomstream.errors import StreamError
@@ -45,7 +45,6 @@ COPY_RECORDS: Final = 120
 COPY_PART: Final = 20
 """In a long stream the files are stored each time the records have grown by 1/20. So all copies together are 20 times
 as large as the files at the end."""
-RETRY_S: Final = 1.0
 COPY_S: Final = 2.0
 """Time between two copies of a stream's columns and documents to the store."""
 
@@ -70,6 +69,7 @@ class OwnedResults(StreamResults):
         self._following: list[asyncio.Task[None]] = []
         parts.store.saved = self._snapshot_saved
         parts.archive.may_replace = shared.check
+        parts.archive.reads_all = True
 
     @classmethod
     async def open_owned(
@@ -138,7 +138,8 @@ class OwnedResults(StreamResults):
         copied = -1
         while True:
             await asyncio.sleep(COPY_S)
-            if copied == self.seq or self._store.log.ended:
+            is_new = copied != self.seq or self._shared_archive.results_left
+            if not is_new or self._store.log.ended:
                 continue
             seq = self.seq
             try:
@@ -227,7 +228,7 @@ class OwnedResults(StreamResults):
             OutdatedWriterError: another process owns the stream.
         """
         await self._in_thread(self._shared_archive.flush_metadata)
-        await self._in_thread(self._shared_archive.mirror)
+        await self._in_thread(partial(self._shared_archive.mirror, everything=True))
 
     def _check(self) -> None:
         if self.outdated.is_set() or self._feed.closed:
@@ -264,12 +265,13 @@ class OwnedResults(StreamResults):
             if records - self._copied_records >= max(COPY_RECORDS, records // COPY_PART):
                 self._share_growing()
                 self._copied_records = records
-        except (StoreUnavailableError, BusUnavailableError) as error:
+        except (StoreUnavailableError, BusUnavailableError, StreamError) as error:
             log.debug("stream %s: its snapshot is not stored: %s", self.metadata.data_id, error)
 
     def _share_growing(self) -> None:
         """Copy the result files to the store while they grow, so that the next process to open the stream reads only
-        the records after the copy.
+        the records after the copy. That process does not compute the columns of the copied records again, so these
+        are copied first.
 
         They are read from the oldest to the newest, and stored in the reverse order. So an object in the store never
         refers to data that is not stored yet.
@@ -281,6 +283,7 @@ class OwnedResults(StreamResults):
             with suppress(FileNotFoundError):
                 path = self._store.folder / name
                 found[name] = self._store.log.copy() if name == "results.log" else read_plain(path)
+        self._shared_archive.mirror(everything=True)
         for name in KEPT:
             if name in found:
                 self._objects.put(f"analysis/{name}", found[name], self._shared.check)
@@ -290,17 +293,6 @@ class OwnedResults(StreamResults):
         await self._stored(
             lambda: self._objects.put(f"analysis/{RUNNING}", REANALYSIS.encode(), self._shared.check)
         )
-
-    async def _run_reanalysis(self) -> None:
-        await self._note_reanalysis()
-        # A server that removes frames looks for that note after it has noted its own work in the description.
-        await self._stored(self._shared_archive.refresh_about)
-        if self.is_thinned:
-            log.info("stream %s: it is not analysed again, because frames are removed", self.metadata.data_id)
-            self._reanalyses.release()
-            await self._end_files()
-            return
-        await self._finish(await self._run_whole(self._missing()))
 
     async def _end_files(self) -> None:
         await self._stored(self._store.end)
@@ -316,16 +308,6 @@ class OwnedResults(StreamResults):
         self._shared.check()
         for name in (STATE, f"analysis/{RUNNING}"):
             self._objects.remove(name)
-
-    async def _stored(self, put: Callable[[], object]) -> None:
-        """Repeat until the store is there."""
-        while not self._feed.closed:
-            try:
-                await self._in_thread(put)
-                return
-            except (StoreUnavailableError, BusUnavailableError) as error:
-                log.warning("stream %s: a write failed and is tried again: %s", self.metadata.data_id, error)
-                await asyncio.sleep(RETRY_S)
 
     async def close(self) -> None:
         """Stop all work; the next owner continues from the last snapshot."""

@@ -114,8 +114,8 @@ class ReplicatedResults(StreamResults):
 
     @property
     def is_over(self) -> bool:
-        """True if the analysis has ended."""
-        return self._store.log.ended
+        """True if the analysis has ended, and its last record is in the feed: a reader that has all of them may end."""
+        return self._store.log.ended and self._feed.seq >= self._store.log.seq
 
     @property
     def is_idle(self) -> bool:

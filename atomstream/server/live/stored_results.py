@@ -64,7 +64,7 @@ class StoredResults(ABC):
     @property
     @abstractmethod
     def is_over(self) -> bool:
-        """True if no analysis is running or scheduled."""
+        """True if no analysis is running or scheduled, and the feed has all records."""
 
     @property
     @abstractmethod

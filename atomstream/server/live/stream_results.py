@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from atomstream.errors import ConfigError
 from atomstream.index_ranges import IndexSet
 from atomstream.results import Event, column_name
+from atomstream.server.archive.analysis_note import RENEW_S
 from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
@@ -36,9 +38,12 @@ from atomstream.server.live.reanalysis import Reanalysis, ReanalysisScheduler
 from atomstream.server.live.result_store import REANALYSIS
 from atomstream.server.live.stored_results import StoredResults
 from atomstream.server.live.stream_parts import StreamParts, open_parts
+from atomstream.server.ports.store import StoreUnavailableError
+from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
+RETRY_S: Final = 1.0
 MAX_ARRAYS: Final = 512
 """Arrays of results of one stream."""
 SPECULAR: Final = ("intensity", "background", "x", "y")
@@ -175,7 +180,8 @@ class StreamResults(StoredResults):
             )
 
     async def _trace_regions(self, regions: list[RegionRecord]) -> None:
-        _, batch = await self._reanalyses.run(_columns_of(regions))
+        async with self._noted_for_others() as allowed:
+            batch = (await self._reanalyses.run(_columns_of(regions)))[1] if allowed else None
         # Regions that were changed in the meantime are not published: a page would show what its user has removed.
         if batch is not None and self._annotations.regions == regions:
             await self._writer.publish_regions(regions, self._detected_regions, complete=True)
@@ -245,6 +251,8 @@ class StreamResults(StoredResults):
         await self._copy.flush()
         await self._end_files()
         await self._publish(EndMessage(missing=missing.parts()))
+        if self._archive.is_cache:  # other servers that open the stream find the record of the end, too
+            await self._stored(self._archive.finish)
         if self._reanalyses.scheduled:  # noted on disk, in case the server is killed now
             await self._note_reanalysis()
 
@@ -281,7 +289,51 @@ class StreamResults(StoredResults):
 
     async def _run_reanalysis(self) -> None:
         await self._note_reanalysis()
-        await self._finish(await self._run_whole(self._missing()))
+        async with self._noted_for_others() as allowed:
+            if allowed:
+                await self._finish(await self._run_whole(self._missing()))
+                return
+        self._reanalyses.release()
+        await self._end_files()
+
+    @asynccontextmanager
+    async def _noted_for_others(self) -> AsyncIterator[bool]:
+        """Context manager: servers that remove frames know that they are read in this block.
+
+        False if frames are being removed. A server that removes frames looks for the note after it has noted its own
+        work in the description, so one of the two leaves the stream to the other. A note that stays, of a process that
+        has ended, gets stale.
+        """
+        renewing = asyncio.create_task(self._renew_note(), name=f"note about {self.metadata.data_id}")
+        try:
+            await self._stored(self._archive.note_analysed_again)
+            await self._stored(self._archive.refresh_about)
+            if self.is_thinned:
+                log.info(
+                    "stream %s: it is not analysed again, because frames are removed", self.metadata.data_id
+                )
+            yield not self.is_thinned
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+        with suppress(StoreUnavailableError):
+            await self._in_thread(self._archive.remove_analysis_note)
+
+    async def _renew_note(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with suppress(StoreUnavailableError):
+                await self._in_thread(self._archive.note_analysed_again)
+
+    async def _stored(self, put: Callable[[], object]) -> None:
+        """Repeat until the store is there."""
+        while not self._feed.closed:
+            try:
+                await self._in_thread(put)
+                return
+            except (StoreUnavailableError, BusUnavailableError) as error:
+                log.warning("stream %s: a write failed and is tried again: %s", self.metadata.data_id, error)
+                await asyncio.sleep(RETRY_S)
 
     async def _run_whole(self, missing: MissingIndices) -> MissingIndices:
         """Analyse everything again. Returns the chunks that are missing after it: ``missing`` if it fails."""

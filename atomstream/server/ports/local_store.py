@@ -16,7 +16,9 @@ from typing import Final
 
 from filelock import FileLock
 
+from atomstream.records import Piece
 from atomstream.server.ports.store import (
+    PIECE_NBYTES,
     Data,
     ObjectExistsError,
     ObjectInfo,
@@ -94,6 +96,16 @@ class LocalStore:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(max(0, size + offset) if offset < 0 else offset)
                 return file.read(-1 if length is None else length)
+        except OSError as error:
+            raise self._failed(key, error) from None
+
+    def pieces(self, key: str) -> Iterator[Piece]:
+        """The content of an object in pieces; see :meth:`.store.Store.pieces`."""
+        check_key(key)
+        try:
+            with open_file(self._path(key), "rb") as file:
+                while piece := file.read(PIECE_NBYTES):
+                    yield piece
         except OSError as error:
             raise self._failed(key, error) from None
 

@@ -18,7 +18,9 @@ import obstore
 from obstore import exceptions
 from obstore.store import S3Store as Bucket
 
+from atomstream.records import Piece
 from atomstream.server.ports.store import (
+    PIECE_NBYTES,
     ChecksumError,
     Data,
     ObjectExistsError,
@@ -133,6 +135,18 @@ class S3Store:
         wanted: Any = {"suffix": -offset} if offset < 0 else {"offset": offset}
         found = bytes(obstore.get(self._open_bucket, key, options={"range": wanted}).bytes())
         return found if length is None else found[:length]
+
+    def pieces(self, key: str) -> Iterator[Piece]:
+        """The content of an object in pieces; see :meth:`.store.Store.pieces`."""
+        check_key(key)
+        with self._errors(key):
+            found = obstore.get(self._open_bucket, key)
+            left = found.meta["size"]
+            for piece in found.stream(min_chunk_size=PIECE_NBYTES):
+                left -= len(piece)
+                yield memoryview(piece)
+        if left:
+            raise self._unavailable("it has sent a part of an object only", key)
 
     def get(self, key: str) -> StoredObject:
         """An object with its etag; see :meth:`.store.Store.get`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 import google_crc32c
 
@@ -21,6 +21,10 @@ from atomstream.records import Piece
 
 Data: TypeAlias = bytes | Sequence[Piece]
 """The content of an object: bytes, or pieces (bytes-like) that follow one another."""
+
+
+PIECE_NBYTES: Final = 1 << 20
+"""Size, in bytes, of the pieces in which a large object is read."""
 
 
 class StoreError(AtomstreamError):
@@ -116,6 +120,14 @@ class Store(Protocol):
 
         Raises:
             ObjectMissingError: there is no such object.
+        """
+        ...
+
+    def pieces(self, key: str) -> Iterator[Piece]:
+        """The whole content in pieces of some MiB at most, of one version; for large objects.
+
+        Raises:
+            ObjectMissingError: there is no such object. StoreUnavailableError: also after some of the pieces.
         """
         ...
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from atomstream.errors import AtomstreamError
+from atomstream.server.archive.analysis_note import AnalysisNote
 from atomstream.server.archive.metadata import RUNNING, checked_about, geometry_in
 from atomstream.server.archive.shared_stream import SharedStream, stream_ids
 from atomstream.server.ports.store import ObjectMissingError, Store, StoreUnavailableError
@@ -56,5 +57,6 @@ class StoreFacts:
             log.info("retention: stream %s is left out: %s", data_id, error)
             return None
         frames = len(listing.chunks) * geometry.chunk_size if geometry is not None else 0
-        busy = why_busy(about, RUNNING in listing.others) if listing.chunk_nbytes else ""
+        again = RUNNING in listing.others or AnalysisNote(shared).any()
+        busy = why_busy(about, again) if listing.chunk_nbytes else ""
         return facts_of(about, now, newest_s, frames, listing.chunk_nbytes, busy)

@@ -127,10 +127,13 @@ class StoreSync:
         changed, self._changed = self._changed, set()
         for data_id in changed:
             archive = self._streams.shared().get(data_id)
-            if isinstance(archive, CachedArchive) and not await self._guarded(
+            if not isinstance(archive, CachedArchive):
+                continue
+            copied = await self._guarded(
                 f"stream {data_id} can't be copied to the store",
                 partial(run_in, self._threads, archive.mirror),
-            ):
+            )
+            if not copied or archive.results_left:
                 self._changed.add(data_id)
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[object]]) -> bool:

@@ -151,15 +151,11 @@ async def until(results: StreamResults, seq: int) -> None:
 
 
 async def until_over(results: StreamResults) -> None:
-    """Wait until the analysis has ended, and the feed has all its records."""
-
-    def is_published() -> bool:
-        return results.is_over and results.seq >= results._store.log.seq
-
+    """Wait until the analysis has ended."""
     async with asyncio.timeout(60):
-        while not is_published():
+        while not results.is_over:
             changed = results.changed
-            if not is_published():
+            if not results.is_over:
                 await changed.wait()
 
 

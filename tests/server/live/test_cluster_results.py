@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -50,6 +52,30 @@ async def test_a_server_that_does_not_analyse_has_all_results(made: ClusterParts
         assert fall.plain() == own.plain()
 
 
+async def test_a_follower_is_over_when_its_feed_has_the_last_record(made: ClusterParts) -> None:
+    """The end is in the files of a server before it is in the feed: a reader may not leave between the two."""
+    await made.send(growth(), 0, 1)
+    owner, follower = await made.owner("first"), await made.replica("b")
+    at_the_end, published = asyncio.Event(), asyncio.Event()
+    in_thread = follower.replica._in_thread
+
+    async def held(call: Callable[[], Any]) -> Any:
+        result = await in_thread(call)
+        if follower._store.log.ended:
+            at_the_end.set()
+            await published.wait()
+        return result
+
+    follower.replica._in_thread = held  # type: ignore[method-assign]
+    owner.end()
+    async with asyncio.timeout(60):
+        await at_the_end.wait()
+    assert not follower.is_over
+    published.set()
+    await until_over(follower)
+    assert follower.seq == owner.seq
+
+
 async def test_the_next_owner_continues_with_equal_values(made: ClusterParts) -> None:
     """After the death of an owner another one records what is missing: no number twice, and the same values."""
     frames = growth()
@@ -77,7 +103,10 @@ async def test_the_next_owner_continues_with_equal_values(made: ClusterParts) ->
 async def test_whoever_opens_a_long_stream_reads_only_its_last_records_again(
     made: ClusterParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server and a next owner with empty folders begin with the copy of a growing stream, and have equal results."""
+    """A server and a next owner with empty folders begin with the copy of a growing stream, and have equal results.
+
+    The columns of the records before the copy are those of the first owner: nobody computes them again.
+    """
     monkeypatch.setattr("atomstream.server.live.owned_results.COPY_RECORDS", 1)
     monkeypatch.setattr("atomstream.server.live.owned_results.SNAPSHOT_S", 0.0)
     await made.send(growth(), 0, 1)
@@ -86,6 +115,7 @@ async def test_whoever_opens_a_long_stream_reads_only_its_last_records_again(
     assert first._live is not None
     assert first._live._saving is not None
     await first._live._saving
+    before = await records(first)
     await made.close(first)
     body = made.store.fetch(f"streams/{ID}/analysis/position")[:-4]  # without its checksum
     copied = msgspec.msgpack.decode(body, type=Position)
@@ -99,6 +129,7 @@ async def test_whoever_opens_a_long_stream_reads_only_its_last_records_again(
 
     monkeypatch.setattr(made.results_log, "read", noted)
     follower = await made.replica("b")
+    assert (await records(follower))[: copied.records] == before[: copied.records]
     assert begun[0] == copied.results_entry
     begun.clear()
     second = await made.owner("second")
@@ -201,11 +232,12 @@ async def test_an_owner_that_was_frozen_does_not_replace_newer_objects(made: Clu
     await made.send(growth(), 1, 2)
     second = await made.owner("second")
     await second.analysed(2)
-    await asyncio.to_thread(second._shared_archive.mirror)
+    await asyncio.to_thread(second._shared_archive.mirror, everything=True)
     seen = _objects(made)
     first._shared_archive.write_values("specular_intensity", 0, np.zeros(CHUNK, np.float32))
     (first._store.folder / "state").write_bytes(b"older")
-    for write in (first._shared_archive.mirror, first._share_state, first._share_files, first._store.end):
+    copy_all = partial(first._shared_archive.mirror, everything=True)
+    for write in (copy_all, first._share_state, first._share_files, first._store.end):
         with pytest.raises(OutdatedWriterError):
             await asyncio.to_thread(write)
     with pytest.raises(OutdatedWriterError):

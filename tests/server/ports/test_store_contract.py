@@ -13,6 +13,7 @@ import pytest
 
 from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import (
+    PIECE_NBYTES,
     ChecksumError,
     ObjectExistsError,
     ObjectMissingError,
@@ -53,6 +54,19 @@ def test_an_object_comes_back(store: Store) -> None:
     assert store.fetch("a/b c/é.bin", -3, 2) == b"78"
     assert store.fetch("a/b c/é.bin", 10, 4) == store.fetch("a/b c/é.bin", 99) == b""
     assert store.fetch("a/b c/é.bin", 2, 0) == b""
+
+
+def test_a_large_object_comes_in_pieces(store: Store) -> None:
+    """All of it, in order; a missing one is an error at the first piece."""
+    content = bytes(range(251)) * ((5 * PIECE_NBYTES // 2) // 251)
+    store.put("large", content)
+    pieces = [bytes(piece) for piece in store.pieces("large")]
+    assert b"".join(pieces) == content
+    assert len(pieces) > 1
+    store.put("empty", b"")
+    assert b"".join(store.pieces("empty")) == b""
+    with pytest.raises(ObjectMissingError):
+        next(store.pieces("none"))
 
 
 def test_an_empty_object_is_an_object(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 
 from atomstream.errors import ConfigError
+from atomstream.server.archive.analysis_note import AGAIN, AnalysisNote
+from atomstream.server.archive.analysis_note import STALE_S as STALE_NOTE_S
 from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.metadata import RUNNING
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.archive.thinning import KEPT
+from atomstream.server.live.reanalysis import Reanalysis
 from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.retention.report import RetentionReport
 from atomstream.server.retention.shared_report import STALE_S, StoreRecord
@@ -23,6 +27,7 @@ from atomstream.server.retention_rules import RetentionSettings
 from tests.fake_clock import Clock
 from tests.live_helpers import analysed
 from tests.live_server import LiveServer, Serve
+from tests.server.live.cluster_parts import until_over
 from tests.server.upkeep.upkeep_helpers import Killed
 from tests.stores import s3_url
 from tests.wire_client import WireClient, make_frames
@@ -134,6 +139,47 @@ async def test_what_runs_anywhere_is_left_alone(tmp_path: Path, serve: Serve) ->
     assert await a.context.retention.thin(analysed_again, 5, 0.0) is None
     here.unlink()
     assert [action.data_id for action in (await a.context.retention.run()).actions] == [analysed_again]
+
+
+async def test_a_reanalysis_by_another_server(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a bus too: no server removes frames of a stream that another one analyses again, and the other way
+    round. The note of a process that has ended gets stale."""
+    store = str(tmp_path / "store")
+    a = await serve(store=store, api_key=KEY, retention=RULES)
+    data_id = await a_stream(a)
+    b = await serve(store=store, api_key=KEY, retention=RULES)
+    begun, go_on, run = asyncio.Event(), asyncio.Event(), Reanalysis.run
+
+    async def held(again: Reanalysis) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await run(again)
+
+    monkeypatch.setattr(Reanalysis, "run", held)
+    with a.context.results.unnoticed(data_id):
+        results = await a.context.results.of(data_id)
+    assert results.reanalyse()
+    async with asyncio.timeout(60):
+        await begun.wait()
+    assert dict((await b.context.retention.run()).skipped) == {data_id: "its analysis has not ended"}
+    assert await b.context.retention.thin(data_id, 5, 0.0) is None
+    go_on.set()
+    await until_over(results)
+    shared = SharedStream(LocalStore(tmp_path / "store"), data_id)
+    assert shared.names(AGAIN) == []
+    AnalysisNote(shared, lambda: time.time() - 2 * STALE_NOTE_S).renew()
+    report = await b.context.retention.run()
+    assert (report.skipped, report.failed, [action.data_id for action in report.actions]) == (
+        [],
+        [],
+        [data_id],
+    )
+    begun.clear()
+    results.reanalyse()
+    await until_over(results)
+    assert not begun.is_set()
 
 
 async def test_one_server_at_a_time(tmp_path: Path) -> None:
