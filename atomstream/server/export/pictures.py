@@ -23,6 +23,10 @@ FILM_FPS: Final = 25
 GIF_FPS: Final = 10
 MAX_GIF_PICTURES: Final = 600
 CAPTION_PX: Final = 24
+MOST_SIDE: Final = 2048
+"""Longest side of a picture of a film in px; larger frames are binned. An encoder keeps up to 20 pictures."""
+_X264: Final = {"preset": "veryfast", "rc-lookahead": "5", "bframes": "0", "threads": "2"}
+"""Few pictures in memory: the usual settings keep 60, which is 700 MB for 2048 x 2048."""
 _LEVELS_FROM: Final = 64
 """Number of frames, spread over the stream, from which the brightness of a film is set."""
 
@@ -61,7 +65,7 @@ def write_mp4(growth: Growth, path: Path) -> None:
 
     film = _Film.of(growth, FILM_FPS)
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FILM_FPS)
+        stream = container.add_stream("libx264", rate=FILM_FPS, options=_X264)
         stream.width, stream.height = film.size
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, FILM_FPS)
@@ -95,6 +99,8 @@ class _Film:
     high: float
     size: tuple[int, int]
     """Width and height of a picture in pixels; both even, which H.264 needs."""
+    binning: int
+    """Each pixel is the mean of at most so many by so many pixels of the frame."""
 
     @classmethod
     def of(cls, growth: Growth, fps: int, most: int | None = None) -> _Film:
@@ -108,20 +114,22 @@ class _Film:
             step = max(step, -(-stored // most))
         chosen = replace(growth, step=step)
         ranks = np.linspace(0, stored - 1, min(stored, _LEVELS_FROM)).astype(int)
-        samples = [growth.frame_at(int(rank)) for rank in ranks]
+        samples = (growth.frame_at(int(rank)) for rank in ranks)  # one in memory at a time
         levels = np.array([np.percentile(one, (1.0, 99.8)) for one in samples if one is not None])
         low, high = float(levels[:, 0].min()), float(levels[:, 1].max())
-        width = geometry.width + geometry.width % 2
-        height = geometry.height + CAPTION_PX
-        return cls(chosen, low, max(high, low + 1.0), (width, height + height % 2))
+        binning = -(-max(geometry.width, geometry.height) // MOST_SIDE)
+        width = geometry.width // min(binning, geometry.width)
+        height = geometry.height // min(binning, geometry.height) + CAPTION_PX
+        size = (width + width % 2, height + height % 2)
+        return cls(chosen, low, max(high, low + 1.0), size, binning)
 
     def pictures(self) -> Iterator[npt.NDArray[np.uint8]]:
         """The pictures (height, width), uint8."""
         for piece in self.growth.pieces(pixels=True):
             for k, frame in enumerate(_frames(piece)):
-                yield self._picture(frame, self._caption(piece, k))
+                yield self._picture(_binned(frame, self.binning), self._caption(piece, k))
 
-    def _picture(self, frame: Frames, caption: str) -> npt.NDArray[np.uint8]:
+    def _picture(self, frame: npt.NDArray[Any], caption: str) -> npt.NDArray[np.uint8]:
         from PIL import Image, ImageDraw, ImageFont
 
         width, height = self.size
@@ -139,6 +147,17 @@ class _Film:
         clock = "" if time_s != time_s else f"{int(time_s // 60)}:{time_s % 60:04.1f}"
         rate = float(piece.columns[RATE][k]) if RATE in piece.columns else float("nan")
         return f"{clock}   {rate:.4f} ML/s" if rate == rate else clock
+
+
+def _binned(frame: Frames, binning: int) -> npt.NDArray[Any]:
+    """The means of ``binning`` x ``binning`` pixels; rows and columns that are left over are cut off."""
+    if binning == 1:
+        return frame
+    rows, columns = (min(binning, side) for side in frame.shape)
+    height, width = frame.shape[0] // rows, frame.shape[1] // columns
+    cut = frame[: height * rows, : width * columns].reshape(height, rows, width, columns)
+    means: npt.NDArray[Any] = cut.mean(axis=(1, 3), dtype=np.float32)
+    return means
 
 
 def _frames(piece: Piece) -> Any:

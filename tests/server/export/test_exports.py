@@ -17,6 +17,7 @@ import tifffile
 import xarray
 
 from atomstream import RHEEDStreamer
+from atomstream.server.export.pictures import CAPTION_PX, _binned
 from atomstream.sources import GrowthSpec
 from atomstream.testing import LocalServer, SimulatedCamera, running_server
 from tests.cli.commands import atomstream_here
@@ -169,6 +170,19 @@ def test_films(grown: Grown, name: str) -> None:
     assert pictures[0][62:].max() > 100, "no caption"
     assert pictures[0][62:].min() < 60
     assert np.abs(pictures[0][:60].astype(int) - pictures[len(pictures) // 3][:60]).mean() > 0.5
+
+
+def test_large_frames_are_binned_for_a_film(grown: Grown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of a film have a largest size, because its encoder keeps many of them."""
+    import av
+
+    monkeypatch.setattr("atomstream.server.export.pictures.MOST_SIDE", 40)
+    with av.open(str(grown.export("small.mp4"))) as film:
+        picture = next(frame.to_ndarray(format="gray") for frame in film.decode(video=0))
+    assert picture.shape == (30 + CAPTION_PX, 40)
+    means = _binned(np.arange(60, dtype=np.uint8).reshape(4, 15), 2)
+    np.testing.assert_array_equal(means[1], [38, 40, 42, 44, 46, 48, 50])
+    assert _binned(np.zeros((1, 9), np.uint16), 4).shape == (1, 2)
 
 
 def test_report(grown: Grown) -> None:
