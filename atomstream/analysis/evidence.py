@@ -63,7 +63,14 @@ MIN_WALK_EVIDENCE = 14.0
 
 
 def exceeds_random_walk(window: Window, fit: varpro.Fit) -> bool:
-    """Return True if the oscillation explains the window better than a random walk with white noise.
+    """Return True if the oscillation explains the window much better than a random walk with white noise."""
+    return walk_evidence(window, fit) > MIN_WALK_EVIDENCE
+
+
+def walk_evidence(window: Window, fit: varpro.Fit) -> float:
+    """Return the logarithm of the likelihood ratio of the oscillation and a random walk with white noise.
+
+    It is infinite in too few samples for a comparison, and -inf with too few pulses of a laser.
 
     Drifts of beam and temperature are random walks, whose short pieces look like one or two oscillations. Such a
     process predicts each sample from those before it; the innovations (errors of this prediction) of the trace are
@@ -75,18 +82,17 @@ def exceeds_random_walk(window: Window, fit: varpro.Fit) -> bool:
     if window.pulses < count:
         count = int(window.pulses)
         if count < MIN_WALK_SAMPLES:
-            return False
+            return -math.inf
     t = window.t[len(window.t) - len(fit.residual) :]
     y = window.y[len(window.y) - len(fit.residual) :]
     if len(t) < 15:
-        return True
+        return math.inf
     whole = _innovations(downsampled(t, y - y.mean(), count)[1])
     rest = _innovations(downsampled(t, fit.residual, count)[1])
     n = min(count, len(t))
     if whole <= 0.0:
-        return False
-    evidence = 0.5 * n * math.log(whole / max(rest, 1e-12 * whole))
-    return evidence - 0.5 * 6 * math.log(n) > MIN_WALK_EVIDENCE
+        return -math.inf
+    return 0.5 * n * math.log(whole / max(rest, 1e-12 * whole)) - 0.5 * 6 * math.log(n)
 
 
 GAINS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)

@@ -15,6 +15,7 @@ from atomstream.analysis.continuation import (
     stop_time,
 )
 from atomstream.analysis.counts import Counts
+from atomstream.analysis.evidence import walk_evidence
 from atomstream.analysis.hypotheses import OtherCause, Surroundings, other_cause
 from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.laser import Laser
@@ -29,7 +30,7 @@ from atomstream.analysis.oscillation import (
 from atomstream.analysis.oscillation_result import Oscillation, undetermined_oscillation
 from atomstream.analysis.timestamps import clock_uncertainty
 from atomstream.analysis.trace import IntensityTrace, slowed
-from atomstream.analysis.varpro import Fit
+from atomstream.analysis.varpro import Fit, cut_window
 from atomstream.results import F64, Measurement, measured, undetermined
 
 HISTORY_STEP = 0.25
@@ -48,7 +49,15 @@ MAX_WAIT_PERIODS = 1.3
 """While an oscillation may have ended, the last rate is kept for this many periods."""
 
 CONFIRMED_CYCLES = 2.2
-"""A rate from fewer oscillations, or under a pulsed laser, is given only if the previous fit found the same rate."""
+CONFIRMED_EVIDENCE = 20.0
+"""A rate from fewer oscillations and with less evidence against a random walk, or under a pulsed laser, is given only
+if the previous fit found the same rate."""
+
+MAX_INCREASE = 0.2
+INCREASE_CYCLES = 2.5
+"""Largest increase of the amplitude (-decay, in units of the frequency) with which a rate from fewer oscillations than
+this is given first. Layers on a smooth surface begin with their largest oscillation. An increase in few oscillations is
+a rest or a longer first period before the growth, which shifts the rate by 5 to 20 %, or bumps without growth."""
 
 MAX_BLANK_S = 7.0
 """Time without samples after which a rate is not kept, in s."""
@@ -303,7 +312,7 @@ class GrowthTracker:
         self.next_search_s = now + max(0.4, 0.03 * (now - start_s))
         t, y = self._notched(start_s)
         answer = self._checked(self._fitted(t, y))
-        if not self._is_confirmed(answer):
+        if not self._is_confirmed(answer, t, y):
             explained = self.cause is not None and self.cause.time_s > self.stopped_s
             if math.isnan(self.stopped_s) or explained:
                 self.latest = answer if answer.best is None else _unconfirmed(answer)
@@ -327,15 +336,22 @@ class GrowthTracker:
         """Search or fit the oscillation of a trace at rest without the laser's pulses."""
         return analyse_trace(t, y, near_hz, change=change, pulse_hz=self.laser.hz)
 
-    def _is_confirmed(self, answer: Oscillation) -> bool:
-        """Return False without a rate, and for the first of two rates from few oscillations."""
+    def _is_confirmed(self, answer: Oscillation, t: F64, y: F64) -> bool:
+        """Return True if a rate just found may be given: it is certain, or the previous fit found the same rate."""
         if answer.best is None:
             self.unconfirmed_hz = 0.0
             return False
         rate, sigma = float(answer.rate), answer.rate.sigma or 0.0
         last, self.unconfirmed_hz = self.unconfirmed_hz, rate
-        certain = answer.cycles > CONFIRMED_CYCLES and self.laser.hz <= 0.0
-        return certain or abs(rate - last) < 2.0 * sigma
+        if answer.cycles < INCREASE_CYCLES and -answer.best.decay > MAX_INCREASE * answer.best.frequency:
+            return False
+        if abs(rate - last) < 2.0 * sigma:
+            return True
+        if self.laser.hz > 0.0:
+            return False
+        if answer.cycles > CONFIRMED_CYCLES:
+            return True
+        return walk_evidence(cut_window(t, y, answer.span_s), answer.best) > CONFIRMED_EVIDENCE
 
     def _resume(self, onset_s: float, late: bool, hz: float) -> None:
         """Begin a run of growth at ``onset_s``; after an unmarked stop or change, a segment ends there."""

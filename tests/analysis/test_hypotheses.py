@@ -93,3 +93,21 @@ def test_an_error_in_one_part_costs_only_its_values(
     assert len(caplog.records) == 1
     monkeypatch.undo()
     assert "internal error" not in analyzer.finish().values["growth_rate_ml_s"].why
+
+
+def test_a_clear_oscillation_is_given_at_its_first_fit() -> None:
+    """An oscillation that is far from a random walk does not wait for a second fit that agrees."""
+    layers = 0.5 * np.arange(4 * round(FPS)) / FPS
+    looks, _, _ = watch(1 + 0.15 * np.exp(-layers / 20) * np.cos(2 * np.pi * layers), layers, noise=0.003)
+    reported = [look.rate for look in looks if look.rate.determined]
+    assert reported
+    assert reported[0].value == pytest.approx(0.5, rel=0.05)
+    assert not any("to be confirmed" in look.rate.why for look in looks)
+
+
+def test_a_bump_after_a_smaller_one_is_no_growth() -> None:
+    """Layers begin with their largest oscillation: two bumps, the second one larger, have no rate while it goes on."""
+    t = np.arange(12 * round(FPS)) / FPS
+    bumps = 0.1 * np.exp(-0.5 * ((t - 4) / 1.25) ** 2) + 0.2 * np.exp(-0.5 * ((t - 9) / 1.25) ** 2)
+    looks, _, _ = watch(1 + bumps, np.zeros(len(t)), noise=0.003)
+    assert not any(look.rate.determined for look in looks)
