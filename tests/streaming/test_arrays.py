@@ -22,13 +22,15 @@ EXAMPLES = settings(max_examples=15, deadline=None, suppress_health_check=[Healt
 
 
 @pytest.fixture
-def server(serve_in_thread: Callable[..., ThreadedServer]) -> ThreadedServer:
-    return serve_in_thread()
+def server(serve_in_thread: Callable[..., ThreadedServer], memory_path: Path) -> ThreadedServer:
+    return serve_in_thread(data_dir=memory_path / "server")
 
 
 @pytest.fixture
-def streamer(server: ThreadedServer) -> Iterator[RHEEDStreamer]:
-    with RHEEDStreamer(server.api_key, server.url, clock_sync=False, spool_min_free_bytes=0) as made:
+def streamer(server: ThreadedServer, memory_path: Path) -> Iterator[RHEEDStreamer]:
+    with RHEEDStreamer(
+        server.api_key, server.url, spool_dir=memory_path / "spool", clock_sync=False, spool_min_free_bytes=0
+    ) as made:
         yield made
 
 

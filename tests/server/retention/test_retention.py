@@ -175,7 +175,7 @@ async def test_a_backup_and_a_run_exclude_each_other(serve: Serve) -> None:
 
 async def test_a_kill_at_every_step(serve: Serve, memory_path: Path) -> None:
     """Each frame is as before or removed as planned, frame_kept names none that is gone, a new run completes it."""
-    server = await serve(retention=RetentionSettings.parse(NOW))
+    server = await serve(data_dir=memory_path / "server", retention=RetentionSettings.parse(NOW))
     async with WireClient(server) as client:
         data_id = await a_stream(server, client)
     await rested(server)

@@ -212,7 +212,7 @@ async def test_a_deleted_stream_is_gone(serve: Serve, caplog: pytest.LogCaptureF
 
 async def test_a_running_upload_is_answered(serve: Serve) -> None:
     """An upload whose body is arriving gets 410 at once, with the reason, and leaves no file."""
-    server = await serve()
+    server = await serve(linger_s=0.05)
     async with WireClient(server) as client:
         data_id = await client.create("Growth")
         body = shard_bytes(make_frames(4))
