@@ -18,7 +18,7 @@ import pytest
 
 from tests.engines import nats_server, postgres_server, s3_server
 from tests.leftovers import no_leftovers, no_tasks_left, restored_logging
-from tests.live_server import LiveServer, Serve, ThreadedServer, serving
+from tests.live_server import LiveServer, Serve, ThreadedServer, new_folders, serving
 from tests.paths import MEMORY
 from tests.scheduling import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler
 
@@ -91,28 +91,29 @@ def memory_path() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
+async def serve() -> AsyncIterator[Serve]:
     """A factory of real servers in the test's event loop: ``server = await serve(silence_s=5.0)``.
 
-    Settings are the fields of :class:`atomstream.server.ServerSettings`. ``data_dir`` is a new folder and ``port`` a
-    free one unless given. ``await server.stop()`` and ``await server.start()`` restart it on the same folder, port
-    and key. Servers that still run at the end of the test are stopped.
+    Settings are the fields of :class:`atomstream.server.ServerSettings`. ``data_dir`` is a new folder in memory and
+    ``port`` a free one unless given. ``await server.stop()`` and ``await server.start()`` restart it on the same
+    folder, port and key. Servers that still run at the end of the test are stopped.
     """
-    async with serving(tmp_path_factory) as factory:
+    async with serving() as factory:
         yield factory
 
 
 @pytest.fixture
-def serve_in_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ThreadedServer]]:
+def serve_in_thread() -> Iterator[Callable[..., ThreadedServer]]:
     """The same for tests without an event loop (blocking clients): ``server = serve_in_thread(silence_s=5.0)``."""
     made: list[ThreadedServer] = []
+    with new_folders() as new_folder:
 
-    def factory(**settings: Any) -> ThreadedServer:
-        settings.setdefault("data_dir", tmp_path_factory.mktemp("server"))
-        made.append(ThreadedServer(LiveServer(**settings)))
-        made[-1].start()
-        return made[-1]
+        def factory(**settings: Any) -> ThreadedServer:
+            settings.setdefault("data_dir", new_folder())
+            made.append(ThreadedServer(LiveServer(**settings)))
+            made[-1].start()
+            return made[-1]
 
-    yield factory
-    for server in made:
-        server.stop()
+        yield factory
+        for server in made:
+            server.stop()

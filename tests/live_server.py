@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pytest
-
 from atomstream.testing import LocalServer
+from tests.paths import MEMORY
 from tests.worker_template import use_template
 
 if TYPE_CHECKING:  # the client's tests run without the server's extra as long as they start no server
@@ -62,20 +63,28 @@ class LiveServer(LocalServer):
         return [path.name for path in folder.iterdir()] if folder.exists() else []
 
 
+@contextmanager
+def new_folders() -> Iterator[Callable[[], Path]]:
+    """A factory of empty folders for the data of servers, in memory; they are removed at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="atomstream-", dir=MEMORY, ignore_cleanup_errors=True) as root:
+        yield lambda: Path(tempfile.mkdtemp(prefix="server-", dir=root))
+
+
 @asynccontextmanager
-async def serving(folders: pytest.TempPathFactory) -> AsyncIterator[Serve]:
+async def serving() -> AsyncIterator[Serve]:
     """The factory of the fixture ``serve``. Servers that still run at the end of the block are stopped."""
     made: list[LiveServer] = []
+    with new_folders() as new_folder:
 
-    async def factory(**settings: Any) -> LiveServer:
-        settings.setdefault("data_dir", folders.mktemp("server"))
-        made.append(LiveServer(**settings))
-        await made[-1].start()
-        return made[-1]
+        async def factory(**settings: Any) -> LiveServer:
+            settings.setdefault("data_dir", new_folder())
+            made.append(LiveServer(**settings))
+            await made[-1].start()
+            return made[-1]
 
-    yield factory
-    for server in made:
-        await server.stop()
+        yield factory
+        for server in made:
+            await server.stop()
 
 
 class ThreadedServer:

@@ -96,9 +96,9 @@ async def no_tasks_left() -> AsyncIterator[None]:
 
 
 @in_one_loop()
-async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
+async def serve() -> AsyncIterator[Serve]:
     """A factory of real servers, as in ``tests/conftest.py``, in the loop that all browser tests share."""
-    async with serving(tmp_path_factory) as factory:
+    async with serving() as factory:
         yield factory
 
 

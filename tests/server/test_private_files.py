@@ -84,7 +84,7 @@ async def test_planted_links_lead_nowhere(serve: Serve, tmp_path: Path, name: st
     """A link under the name of one of the server's files is not written through, and never ends in a traceback."""
     foreign = tmp_path / "foreign"
     foreign.write_bytes(SECRET)
-    server = await serve(api_key="k" * 40)
+    server = await serve(data_dir=tmp_path / "data", api_key="k" * 40)  # hard links need one file system
     await server.stop()
     path = server.data_dir / name
     path.unlink(missing_ok=True)
@@ -126,7 +126,7 @@ IN_A_STREAM = (
 
 async def test_links_in_a_stream_lead_nowhere(serve: Serve, tmp_path: Path) -> None:
     """A link in place of a stream's folder or log costs at most that stream; its target is not changed."""
-    server = await serve()
+    server = await serve(data_dir=tmp_path / "data")
     async with WireClient(server) as client:
         linked = {name: await client.create(name) for name in IN_A_STREAM}
         other = await client.create("other")
