@@ -22,6 +22,8 @@ FILM_FPS: Final = 25
 
 GIF_FPS: Final = 10
 MAX_GIF_PICTURES: Final = 600
+GIF_BYTES: Final = 200 << 20
+"""Most bytes of all pictures of a GIF: its writer keeps them until the last one. More are binned."""
 CAPTION_PX: Final = 24
 MOST_SIDE: Final = 2048
 """Longest side of a picture of a film in px; larger frames are binned. An encoder keeps up to 20 pictures."""
@@ -118,6 +120,9 @@ class _Film:
         levels = np.array([np.percentile(one, (1.0, 99.8)) for one in samples if one is not None])
         low, high = float(levels[:, 0].min()), float(levels[:, 1].max())
         binning = -(-max(geometry.width, geometry.height) // MOST_SIDE)
+        pixels = 0 if most is None else geometry.width * geometry.height * -(-stored // step)
+        while pixels > GIF_BYTES * binning**2:
+            binning += 1
         width = geometry.width // min(binning, geometry.width)
         height = geometry.height // min(binning, geometry.height) + CAPTION_PX
         size = (width + width % 2, height + height % 2)

@@ -180,6 +180,11 @@ def test_large_frames_are_binned_for_a_film(grown: Grown, monkeypatch: pytest.Mo
     with av.open(str(grown.export("small.mp4"))) as film:
         picture = next(frame.to_ndarray(format="gray") for frame in film.decode(video=0))
     assert picture.shape == (30 + CAPTION_PX, 40)
+    monkeypatch.setattr("atomstream.server.export.pictures.GIF_BYTES", 1 << 16)
+    with av.open(str(grown.export("small.gif"))) as film:
+        pictures = [frame.to_ndarray(format="gray") for frame in film.decode(video=0)]
+    height, width = pictures[0].shape
+    assert 0 < len(pictures) * (height - CAPTION_PX) * width < 1 << 17
     means = _binned(np.arange(60, dtype=np.uint8).reshape(4, 15), 2)
     np.testing.assert_array_equal(means[1], [38, 40, 42, 44, 46, 48, 50])
     assert _binned(np.zeros((1, 9), np.uint16), 4).shape == (1, 2)
