@@ -52,8 +52,18 @@ class Measurement:
     def __str__(self) -> str:
         if self.value is None:
             return f"undetermined: {self.why}"
-        number = f"{self.value:.6g}" if not self.sigma else f"{self.value:.6g} ± {self.sigma:.2g}"
-        return f"{number} {self.unit}".rstrip() + (f" ({self.note})" if self.note else "")
+        unit = "" if self.unit == "1" else self.unit
+        return f"{rounded(self.value, self.sigma)} {unit}".rstrip() + (f" ({self.note})" if self.note else "")
+
+
+def rounded(value: float, sigma: float | None) -> str:
+    """A value with its uncertainty as text, both to the second digit of the uncertainty; six digits without one."""
+    if not sigma or not math.isfinite(sigma) or not math.isfinite(value):
+        return f"{value:.6g}"
+    decimals = 1 - math.floor(math.log10(sigma))
+    if decimals > 12:  # more digits than the number has
+        return f"{value:.6g} ± {sigma:.2g}"
+    return f"{value:.{max(0, decimals)}f} ± {sigma:.{max(0, decimals)}f}"
 
 
 def undetermined(why: str, unit: str = "") -> Measurement:

@@ -13,7 +13,7 @@ from atomstream.cli.project import call_service
 from atomstream.errors import ConfigError
 from atomstream.system.files import LOCAL
 
-ENDINGS: Final = ("h5", "nxs", "nc", "csv", "tiff", "tif", "mp4", "gif", "pdf")
+ENDINGS: Final = ("h5", "nxs", "nc", "csv", "tiff", "tif", "mp4", "gif", "png", "pdf")
 
 
 @click.command()
@@ -28,6 +28,14 @@ ENDINGS: Final = ("h5", "nxs", "nc", "csv", "tiff", "tif", "mp4", "gif", "pdf")
 )
 @click.option("--step", default=1, show_default=True, type=click.IntRange(1), help="Export every N-th frame.")
 @click.option("--no-pixels", is_flag=True, help="Results and marks alone, without frames (h5, nxs, nc).")
+@click.option(
+    "--at",
+    "at_s",
+    default=None,
+    metavar="S",
+    type=click.FloatRange(0.0),
+    help="Time of the picture in s after the first frame (png).  [default: the newest]",
+)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @connection_options
 def export(
@@ -35,6 +43,7 @@ def export(
     target: Path,
     step: int,
     no_pixels: bool,
+    at_s: float | None,
     force: bool,
     endpoint: str | None,
     api_key: str | None,
@@ -47,6 +56,7 @@ def export(
     FILE.csv        results, one row per frame, for pandas and spreadsheets
     FILE.tiff       frames with their full bit depth, for ImageJ and napari
     FILE.mp4, .gif  a film with time and growth rate below the picture
+    FILE.png        one picture with its scale and the growth rate at its time
     FILE.pdf        a report of two pages
 
     \b
@@ -63,7 +73,9 @@ def export(
     try:
         with part.open("wb") as file:
             call_service(
-                lambda api: api.export_stream(data_id, ending, file.write, step=step, pixels=not no_pixels),
+                lambda api: api.export_stream(
+                    data_id, ending, file.write, step=step, pixels=not no_pixels, at_s=at_s
+                ),
                 endpoint,
                 api_key,
             )

@@ -191,14 +191,23 @@ class AsyncClient:
             if at >= total or not len(frames):
                 return _joined(parts, at)
 
-    async def download(self, data_id: str, target: str | Path, *, step: int = 1, pixels: bool = True) -> Path:
-        """Export a stream to a file; its ending is the format: h5, nxs, nc, csv, tiff, mp4, gif, pdf.
+    async def download(
+        self,
+        data_id: str,
+        target: str | Path,
+        *,
+        step: int = 1,
+        pixels: bool = True,
+        at_s: float | None = None,
+    ) -> Path:
+        """Export a stream to a file; its ending is the format: h5, nxs, nc, csv, tiff, mp4, gif, png, pdf.
 
         Args:
             data_id: the stream.
             target: the file, which must not exist.
             step: every n-th frame.
             pixels: False: results alone (h5, nxs, nc).
+            at_s: time of the picture in s after the first frame (png); None: the newest.
 
         Raises:
             ConfigError: the file exists or can't be written, or the name has no ending.
@@ -209,7 +218,7 @@ class AsyncClient:
         try:
             with _opened(part) as file:
                 await self.api.export_stream(
-                    data_id, path.suffix[1:].lower(), file.write, step=step, pixels=pixels
+                    data_id, path.suffix[1:].lower(), file.write, step=step, pixels=pixels, at_s=at_s
                 )
             LOCAL.rename(part, path)
             return path

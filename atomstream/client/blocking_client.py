@@ -99,9 +99,19 @@ class Client:
         """All projects: maps with ``id`` and ``name``, and what else the server states."""
         return self._call(self._client.projects)
 
-    def download(self, data_id: str, target: str | Path, *, step: int = 1, pixels: bool = True) -> Path:
+    def download(
+        self,
+        data_id: str,
+        target: str | Path,
+        *,
+        step: int = 1,
+        pixels: bool = True,
+        at_s: float | None = None,
+    ) -> Path:
         """Export a stream to a file whose ending is the format. See :meth:`AsyncClient.download`."""
-        return self._call(partial(self._client.download, data_id, target, step=step, pixels=pixels))
+        return self._call(
+            partial(self._client.download, data_id, target, step=step, pixels=pixels, at_s=at_s)
+        )
 
     def _call(self, verb: Callable[[], Awaitable[T]]) -> T:
         try:

@@ -96,10 +96,16 @@ function drawTrace(canvas, model) {
     down = true;
   }
   pen.stroke();
-  pen.fillText(`${low.toPrecision(3)} to ${high.toPrecision(3)}`, width - pen.measureText(`${low.toPrecision(3)} to ${high.toPrecision(3)}`).width, 10);
+  const range = `${brief(low)} to ${brief(high)}`;
+  pen.fillText(range, width - pen.measureText(range).width, 10);
   pen.fillText(`${times[0].toFixed(1)} s`, 0, height - 2);
   const end = `${times[n - 1].toFixed(1)} s`;
   pen.fillText(end, width - pen.measureText(end).width, height - 2);
 }
 
 export default { render };
+
+/** Four significant digits; no exponent for counts. */
+function brief(value) {
+  return String(Math.abs(value) >= 1e4 ? Math.round(value) : Number(value.toPrecision(4)));
+}

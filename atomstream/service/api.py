@@ -262,11 +262,20 @@ class ServiceApi:
         )
 
     async def export_stream(
-        self, data_id: str, to: str, write: Callable[[bytes], object], *, step: int = 1, pixels: bool = True
+        self,
+        data_id: str,
+        to: str,
+        write: Callable[[bytes], object],
+        *,
+        step: int = 1,
+        pixels: bool = True,
+        at_s: float | None = None,
     ) -> None:
         """Download a stream as a file of the format ``to`` (atomstream server only), in pieces given to ``write``."""
         path = protocol.path(protocol.EXPORT_PATH, data_id=data_id)
         query = f"to={payloads.path_part(to)}&step={step}&pixels={int(pixels)}"
+        if at_s is not None:
+            query += f"&time={at_s}"
         await self._transport.download(Call(f"export the stream {data_id}", "GET", path, query), write)
 
     async def close(self) -> None:

@@ -106,8 +106,9 @@ def iter_frames(
     # A window larger than the frame would only take memory.
     window = min(_MOST_WINDOW_LIMIT, max(_LEAST_WINDOW_LIMIT, 1 << (size - 1).bit_length()))
     decompressor = zstandard.ZstdDecompressor(max_window_size=window)
-    for k in only if only is not None else range(len(layout.index)):
-        offset, nbytes = layout.index[k].tolist()
+    shape, dtype = layout.dims[1:], DTYPES[layout.dtype]
+    wanted = range(len(layout.index)) if only is None else only
+    for k, (offset, nbytes) in zip(wanted, layout.index[list(wanted)].tolist(), strict=True):
         if offset == ABSENT:
             continue
         if nbytes > 2 * size + 1024:  # endless empty blocks would decode to nothing, but slowly
@@ -115,7 +116,7 @@ def iter_frames(
         if size > nbytes * _MOST_RATIO:  # before anything is allocated for it
             raise ShardError(f"Frame {k} of the shard has {nbytes} bytes, too few for {size} decoded ones.")
         raw = _decode_frame(decompressor, memoryview(fetch(offset, nbytes)), size, k)
-        yield k, np.frombuffer(raw, dtype=DTYPES[layout.dtype]).reshape(layout.dims[1:])
+        yield k, np.ndarray(shape, dtype, raw)
 
 
 def _decode_frame(decompressor: zstandard.ZstdDecompressor, piece: memoryview, size: int, k: int) -> bytes:

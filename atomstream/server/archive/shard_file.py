@@ -105,7 +105,8 @@ class ShardFile:
         """
         wanted = only if only is not None else range(self.layout.dims[0])
         expected = iter(wanted)
-        for k, frame in iter_frames(self.fetch, self.layout, wanted):
+        fetch = self.fetch if len(wanted) < 2 else _ReadAhead(self.fetch, self.content_nbytes)
+        for k, frame in iter_frames(fetch, self.layout, wanted):
             for absent in expected:
                 if absent == k:
                     break
@@ -119,6 +120,25 @@ class ShardFile:
             self._black_frame = np.zeros(self.layout.dims[1:], dtype=self.layout.dtype)
             self._black_frame.setflags(write=False)
         return self._black_frame
+
+
+class _ReadAhead:
+    """Reads a file in windows of 1 MiB, for many small ranges in ascending order up to ``end``."""
+
+    def __init__(self, fetch: Callable[[int, int], bytes], end: int) -> None:
+        self._fetch = fetch
+        self._end = end
+        self._start = 0
+        self._window = memoryview(b"")
+
+    def __call__(self, offset: int, nbytes: int) -> memoryview:
+        """Bytes from ``offset`` on; fewer than ``nbytes`` at the end of the file."""
+        first = offset - self._start
+        if first < 0 or first + nbytes > len(self._window):
+            ahead = min(_WINDOW, self._end - offset)
+            self._window = memoryview(self._fetch(offset, max(nbytes, ahead)))
+            self._start, first = offset, 0
+        return self._window[first : first + nbytes]
 
 
 def _open(path: Path) -> BinaryIO:

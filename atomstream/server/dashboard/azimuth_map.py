@@ -12,10 +12,11 @@ from aiohttp import web
 from atomstream.analysis import Line
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.downsampling import ColumnReader
+from atomstream.server.archive.frame_search import MAX_REACH
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of, results_of
 from atomstream.server.dashboard.curves import region_line
-from atomstream.server.dashboard.images import MAX_REACH, PictureSource, source_of
+from atomstream.server.dashboard.images import PictureSource, source_of
 from atomstream.server.dashboard.series import READER, number
 from atomstream.server.http.access import access
 from atomstream.server.http.responses import HttpError

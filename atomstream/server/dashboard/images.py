@@ -19,6 +19,7 @@ from atomstream.errors import ShardError
 from atomstream.protocol import PICTURE_HEADER, PICTURE_PATH
 from atomstream.records import Frames
 from atomstream.server.archive.downsampling import F64
+from atomstream.server.archive.frame_search import MAX_REACH, nearest_frame
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
@@ -37,9 +38,6 @@ routes = web.RouteTableDef()
 
 MAX_WIDTH = 640
 MAX_HEIGHT = 1280
-
-MAX_REACH = 1 << 17
-"""Most values that are read to find one frame, by its time or its azimuth."""
 
 _LARGEST = (1 << 32) - 1
 """Frame numbers above it are sent as this one: a stream has them only after a huge gap."""
@@ -249,19 +247,7 @@ class PictureSource:
 
     def frame_at(self, time_s: float) -> int:
         """Index of the stored frame that is nearest to ``time_s``; of the newest one for infinity."""
-        runs = self._archive.frame_runs()
-        if not len(runs):
-            return 0
-        if not math.isfinite(time_s):
-            return int(runs.frames(np.array([len(runs) - 1], dtype=np.int64))[0])
-        guess = min(runs.rank(min(max(0, round(min(time_s, 1e12) * self._fps)), 1 << 62)), len(runs) - 1)
-        reach = min(max(64, len(runs) // 50), MAX_REACH)
-        around = np.arange(max(0, guess - reach), min(len(runs), guess + reach), dtype=np.int64)
-        frames = runs.frames(around)
-        times = self._reader.values_at(self._columns / "time", frames)
-        if not np.isfinite(times).any():
-            return int(runs.frames(np.array([guess], dtype=np.int64))[0])
-        return int(frames[np.nanargmin(np.abs(times - time_s))])
+        return nearest_frame(self._archive, self._reader, self._fps, time_s) or 0
 
     def _aligned(self, upto: int, angle_deg: float) -> int:
         per_turn = 60.0 * self._fps / self._rpm

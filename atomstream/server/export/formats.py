@@ -14,6 +14,7 @@ from atomstream.server.export.growth import Growth
 from atomstream.server.export.hdf5 import write_netcdf, write_nexus
 from atomstream.server.export.pictures import write_gif, write_mp4, write_tiff
 from atomstream.server.export.report import write_report
+from atomstream.server.export.snapshot import write_png
 from atomstream.server.export.table import write_csv
 
 
@@ -45,6 +46,7 @@ FORMATS: Final = {
     "tif": Format("image/tiff", write_tiff, ("tifffile",), raw_pixels=True),
     "mp4": Format("video/mp4", write_mp4, ("av", "PIL")),
     "gif": Format("image/gif", write_gif, ("PIL",)),
+    "png": Format("image/png", write_png, ("matplotlib",)),
     "pdf": Format("application/pdf", write_report, ("matplotlib",)),
 }
 

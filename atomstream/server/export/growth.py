@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from atomstream.results import F64, TIME
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.downsampling import ColumnReader, column_dimension
 from atomstream.server.archive.frame_runs import Numbers
+from atomstream.server.archive.frame_search import nearest_frame
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.messages import AnalysisStatus
@@ -52,6 +54,8 @@ class Growth:
     archive: StreamArchive
     reader: ColumnReader
     step: int = 1
+    at_s: float = math.inf
+    """Time of a snapshot in s; infinity: the newest frame."""
     check: Callable[[], None] = check_wanted
     """Called before each piece. It may raise to end the export."""
 
@@ -140,6 +144,14 @@ class Growth:
             return None
         frame: Frames = self.archive.frames(number, number + 1)[0]
         return frame
+
+    def frame_near(self, time_s: float) -> tuple[int, Frames] | None:
+        """Number and pixels (H, W) of the frame nearest to ``time_s`` of those that are left; None if there is none."""
+        nearest = nearest_frame(self.archive, self.reader, self.metadata.fps, time_s)
+        number = None if nearest is None else self.archive.thinned.nearest(nearest)
+        if number is None:
+            return None
+        return number, self.archive.frames(number, number + 1)[0]
 
 
 def utc_text(unix_ms: float | None) -> str:

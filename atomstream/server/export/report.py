@@ -6,8 +6,9 @@ All lines are black or grey, so it is right in black and white.
 from __future__ import annotations
 
 import io
-import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atomstream.results import F64, Event
+from atomstream.results import F64, Event, rounded
 from atomstream.server.export.growth import Growth, plain_text
 from atomstream.server.export.table import RATE
 from atomstream.server.live.messages import MeasurementRecord, SegmentRecord
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 
 FONT: Final = "DejaVu Sans"
 """Comes with matplotlib."""
+
+MORE_FONTS: Final = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR",
+    "Source Han Sans", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "IPAGothic", "Droid Sans Fallback",
+    "Microsoft YaHei", "SimSun", "Yu Gothic", "MS Gothic", "Malgun Gothic",
+    "PingFang SC", "Hiragino Sans", "Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS",
+    "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Hebrew", "Noto Sans Arabic", "Noto Sans Symbols 2",
+)  # fmt: skip
+"""Fonts of systems for the characters that :data:`FONT` does not have, such as Chinese ones; the first that has it."""
 
 A4_INCHES: Final = (8.27, 11.69)
 POINTS: Final = 1500
@@ -75,26 +85,34 @@ NAMES: Final = {
 
 def write_report(growth: Growth, path: Path) -> None:
     """Write the report to ``path``."""
-    import matplotlib as mpl
     from matplotlib.backends.backend_pdf import PdfPages
     from matplotlib.figure import Figure
 
     curves = _Curves.of(growth)
-    style: Any = {
-        "font.family": FONT,
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "pdf.fonttype": 42,
-    }
-    about = {"Title": _plain(growth.metadata.name), "Creator": f"atomstream {__version__}"}
+    about = {"Title": plain(growth.metadata.name), "Creator": f"atomstream {__version__}"}
     content = io.BytesIO()  # matplotlib would leave a file open that it can't write
-    with _STYLE_LOCK, mpl.rc_context(style), PdfPages(content, metadata=about) as pdf:
+    with styled(), PdfPages(content, metadata=about) as pdf:
         for draw in (_first_page, _second_page):
             figure = Figure(figsize=A4_INCHES)
             draw(figure, growth, curves)
             pdf.savefig(figure)
     path.write_bytes(content.getbuffer())
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Context manager: the style of reports and snapshots. One thread at a time draws in it."""
+    import matplotlib as mpl
+
+    style: Any = {
+        "font.family": [FONT, *_installed()],
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "pdf.fonttype": 42,
+    }
+    with _STYLE_LOCK, mpl.rc_context(style):
+        yield
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +146,7 @@ class _Curves:
 
 def _first_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
     metadata, status = growth.metadata, growth.status
-    figure.text(0.08, 0.95, _plain(metadata.name), fontsize=18, weight="bold", va="top")
+    figure.text(0.08, 0.95, plain(metadata.name), fontsize=18, weight="bold", va="top")
     seconds = curves.time_s[np.isfinite(curves.time_s)]
     duration = float(seconds[-1]) if len(seconds) else 0.0
     begin = growth.origin
@@ -170,15 +188,15 @@ def _second_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
             str(one.number),
             _clock(one.start_s),
             _clock(one.end_s),
-            _plain(one.label, 26),
-            _plain(_measurement(one.rate)) if one.rate.value is not None else "undetermined",
-            _plain(_measurement(one.counted)) if one.counted.value is not None else "undetermined",
+            plain(one.label, 26),
+            plain(_measurement(one.rate)) if one.rate.value is not None else "undetermined",
+            plain(_measurement(one.counted)) if one.counted.value is not None else "undetermined",
         ]
         for one in growth.status.segments[:MOST_SEGMENTS]
     ]
     _table(figure, 0.66, "Segments", SEGMENT_COLUMNS, segments, len(growth.status.segments))
     events = [
-        [_clock(one.time_s), _plain(one.by), _plain(one.kind, 18), _plain(_with_value(one), 70)]
+        [_clock(one.time_s), plain(one.by), plain(one.kind, 18), plain(_with_value(one), 70)]
         for one in growth.status.events[:MOST_ROWS]
     ]
     _table(figure, 0.40, "Events", EVENT_COLUMNS, events, len(growth.status.events))
@@ -234,14 +252,14 @@ def _mark_events(axes: Axes, events: list[Event], segments: list[SegmentRecord],
     )
     axes.add_collection(dashes, autolim=False)
     for time_s, label in marks if len(marks) <= MOST_LABELS else ():
-        axes.text(time_s, 1.01, _plain(label, 18), transform=across, fontsize=7)
+        axes.text(time_s, 1.01, plain(label, 18), transform=across, fontsize=7)
 
 
 def _lines(figure: Figure, left: float, top: float, rows: list[tuple[str, str]]) -> None:
     for k, (name, value) in enumerate(rows[:12]):
         y = top - 0.020 * k
         figure.text(left, y, name, color="0.35", va="top")
-        figure.text(left + 0.15, y, _plain(value, 40), va="top")
+        figure.text(left + 0.15, y, plain(value, 40), va="top")
 
 
 def _table(
@@ -272,14 +290,7 @@ def _measurement(one: MeasurementRecord, most: int = 36) -> str:
         why = f"undetermined: {one.why}" if one.why else "undetermined"
         return why if len(why) <= most else why[: most - 1].rstrip() + "…"
     unit = "" if one.unit == "1" else f" {one.unit}"
-    return f"{_rounded(one.value, one.sigma)}{unit}"
-
-
-def _rounded(value: float, sigma: float | None) -> str:
-    if not sigma:
-        return f"{value:.5g}"
-    decimals = min(12, max(0, 1 - math.floor(math.log10(sigma))))
-    return f"{value:.{decimals}f} ± {sigma:.{decimals}f}"
+    return f"{rounded(one.value, one.sigma)}{unit}"
 
 
 def _clock(time_s: float | None) -> str:
@@ -290,10 +301,10 @@ def _clock(time_s: float | None) -> str:
     return f"{'-' * (time_s < 0 and tenths > 0)}{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
-def _plain(text: Any, most: int = 60) -> str:
+def plain(text: Any, most: int = 60) -> str:
     """A user's text on one line, without the dollar signs that matplotlib would read as formulas.
 
-    A character that the report's font does not have, such as a Chinese one, is replaced by a box.
+    A character that none of the server's fonts has is replaced by a box.
     """
     line = " ".join(plain_text(str(text)).split())
     line = "".join(char if _has_glyph(char) else "\N{WHITE SQUARE}" for char in line)
@@ -302,7 +313,19 @@ def _plain(text: Any, most: int = 60) -> str:
 
 
 @cache
+def _installed() -> list[str]:
+    """Those of :data:`MORE_FONTS` that this computer has."""
+    from matplotlib import font_manager
+
+    known = set(font_manager.get_font_names())
+    return [name for name in MORE_FONTS if name in known]
+
+
+@cache
 def _has_glyph(char: str) -> bool:
     from matplotlib import font_manager
 
-    return bool(font_manager.get_font(font_manager.findfont(FONT)).get_char_index(ord(char)))
+    return any(
+        font_manager.get_font(font_manager.findfont(name)).get_char_index(ord(char))
+        for name in (FONT, *_installed())
+    )

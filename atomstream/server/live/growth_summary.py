@@ -36,13 +36,25 @@ class GrowthSummary(msgspec.Struct, frozen=True):
 def summary_of(newest: CurrentResults) -> GrowthSummary:
     """The summary of a growth's newest results."""
     best = min(filter(_counts, newest.segments), key=_relative_error, default=None)
-    rate = _determined(newest, "growth_rate_ml_s") or (None if best is None else best.rate)
+    rate = _determined(newest, "growth_rate_ml_s") or (
+        None if best is None else _in_layers(best.rate, newest)
+    )
     return GrowthSummary(
         rate,
         None if best is None else _relative_error(best),
         _determined(newest, "layers_total"),
         _determined(newest, "thickness_nm"),
     )
+
+
+def _in_layers(rate: MeasurementRecord, newest: CurrentResults) -> MeasurementRecord:
+    """A segment's rate in the unit of the growth rate, so that lists compare equal units; unchanged where oscillations
+    are not layers.
+    """
+    now = newest.values.get("growth_rate_ml_s")
+    if now is None or _determined(newest, "layers_total") is None:
+        return rate
+    return msgspec.structs.replace(rate, unit=now.unit)
 
 
 def _determined(newest: CurrentResults, name: str) -> MeasurementRecord | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import shutil
 import uuid
 from pathlib import Path
@@ -23,6 +24,7 @@ from atomstream.server.disk_errors import is_disk_full
 from atomstream.server.export.formats import format_of, write_export
 from atomstream.server.export.growth import Growth
 from atomstream.server.http.access import access
+from atomstream.server.http.requests import number
 from atomstream.server.http.responses import HttpError, send_file
 from atomstream.server.people.rights import Right
 from atomstream.system.files import LOCAL
@@ -46,7 +48,8 @@ KEPT_FREE_BYTES: Final = 1 << 30
 @routes.get(EXPORT_PATH)
 @access(Right.READ)
 async def export(request: web.Request) -> web.StreamResponse:
-    """Query ``to``: h5, nxs, nc, csv, tiff, mp4, gif or pdf. ``step``: every n-th frame. ``pixels=0``: results alone.
+    """Query ``to``: h5, nxs, nc, csv, tiff, mp4, gif, png or pdf. ``step``: every n-th frame. ``pixels=0``: results
+    alone. ``time``: time in s of the picture of a png, by default the newest.
 
     The file is written to a temporary file first, so its length is stated and a failure is an error status.
     """
@@ -64,6 +67,7 @@ async def export(request: web.Request) -> web.StreamResponse:
         archive,
         ColumnReader(),
         step,
+        math.inf if (at_s := number(query.get("time"), "time", 0.0, math.inf)) is None else at_s,
         lambda: _check_going_on(context, data_id, path),
     )
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import zarr
@@ -103,7 +104,10 @@ def test_the_summary_of_a_growth() -> None:
         return SegmentRecord(0, 0.0, 1.0, "", MeasurementRecord(value, sigma, "1/s"), cycles, none, none)
 
     results = CurrentResults(
-        {"growth_rate_ml_s": none, "layers_total": MeasurementRecord(12.0, 0.5, "monolayer")},
+        {
+            "growth_rate_ml_s": MeasurementRecord(None, unit="monolayer/s", why="x"),
+            "layers_total": MeasurementRecord(12.0, 0.5, "monolayer"),
+        },
         [
             segment(1.0, 0.001, 3.0),
             segment(0.5, 0.01, 20.0),
@@ -114,6 +118,10 @@ def test_the_summary_of_a_growth() -> None:
     summary = summary_of(results)
     assert summary.rate is not None
     assert (summary.rate.value, summary.relative_error) == (0.4, pytest.approx(0.005))
+    assert summary.rate.unit == "monolayer/s"  # as that of a growth whose rate is determined
+    pulsed = msgspec.structs.replace(results, values={**results.values, "layers_total": none})
+    assert (found := summary_of(pulsed).rate) is not None
+    assert found.unit == "1/s"  # oscillations are not layers there
     assert summary.layers == MeasurementRecord(12.0, 0.5, "monolayer")
     assert summary.thickness_nm is None
     assert summary_of(CurrentResults()).rate is None

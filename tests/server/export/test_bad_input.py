@@ -18,10 +18,14 @@ import pandas as pd
 import pytest
 import tifffile
 import xarray
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 
 from atomstream.results import Event
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.archive.metadata import NamedId, read_about
+from atomstream.server.export import report
 from atomstream.server.export.formats import FORMATS, write_export
 from atomstream.server.export.growth import Growth
 from atomstream.server.live.annotation_records import CalibrationRecord
@@ -107,6 +111,54 @@ async def test_hostile_texts(serve: Serve, tmp_path: Path) -> None:
     assert all(mark.startswith("'=") and mark.isprintable() for mark in marks)
     with tifffile.TiffFile(made["tiff"]) as stack:
         assert stack.asarray().shape == (4, *make_frames(4).shape[1:])
+
+
+async def test_a_name_in_a_font_of_the_system(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report has Chinese characters where the computer has a font for them, and a box where it has none."""
+    server = await serve()
+    async with WireClient(server) as client:
+        plain = await growth_of(server, client)
+    growth = replace(plain, metadata=msgspec.structs.replace(plain.metadata, name="Wafer 基板"))
+    monkeypatch.setattr(report, "MORE_FONTS", ("A font for one test",))
+    known = [*font_manager.fontManager.ttflist]
+    try:
+        for has_font in (False, True):
+            if has_font:
+                font_manager.fontManager.addfont(
+                    make_font(tmp_path / "font.ttf", report.MORE_FONTS[0], "基板")
+                )
+            report._installed.cache_clear()
+            report._has_glyph.cache_clear()
+            write_export(growth, "pdf", tmp_path / "report.pdf")
+            assert (b"Afontforonetest" in (tmp_path / "report.pdf").read_bytes()) is has_font
+    finally:
+        font_manager.fontManager.ttflist[:] = known
+        report._installed.cache_clear()
+        report._has_glyph.cache_clear()
+
+
+def make_font(path: Path, name: str, characters: str) -> Path:
+    """A TrueType font in which each of the characters is a square."""
+    glyphs = {ord(char): f"square{k}" for k, char in enumerate(characters)}
+    pen = TTGlyphPen(None)
+    for move, point in ((pen.moveTo, (100, 0)), (pen.lineTo, (100, 800)), (pen.lineTo, (900, 800))):
+        move(point)
+    pen.closePath()
+    square = pen.glyph()
+    order = [".notdef", *glyphs.values()]
+    font = FontBuilder(1000, isTTF=True)
+    font.setupGlyphOrder(order)
+    font.setupCharacterMap(glyphs)
+    font.setupGlyf(dict.fromkeys(order, square))
+    font.setupHorizontalMetrics(dict.fromkeys(order, (1000, 100)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": name, "styleName": "Regular", "psName": name.replace(" ", "")})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)
+    return path
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import tifffile
 import xarray
+from PIL import Image
 
 from atomstream import RHEEDStreamer
 from atomstream.server.export.pictures import CAPTION_PX, _binned
@@ -195,6 +196,19 @@ def test_report(grown: Grown) -> None:
     content = grown.export("report.pdf").read_bytes()
     assert content.startswith(b"%PDF-")
     assert content.count(b"/Type /Page\n") + content.count(b"/Type /Page ") == 2
+
+
+def test_snapshot(grown: Grown) -> None:
+    """A PNG of the frame at a time, or of the newest one, whose pixels are not distorted: black where it is black."""
+    with (
+        Image.open(grown.export("newest.png")) as newest,
+        Image.open(grown.export("first.png", "--at", "0")) as first,
+    ):
+        assert newest.size == first.size
+        assert newest.size[0] == 1200
+        found = [np.asarray(one.convert("L")).astype(int) for one in (newest, first)]
+    assert np.abs(found[0] - found[1]).mean() > 0.3  # the growth has gone on
+    assert "The stream has no frames" not in grown.refused("late.png", "--at", "nan")
 
 
 def test_what_is_refused(grown: Grown) -> None:

@@ -1,6 +1,6 @@
 // The charts: intensity, growth rate, and a selectable quantity, on one time axis.
 import { byId, el, isTyping, setText } from "./dom.js";
-import { axisTimes, brief, duration, fixed, TIME_STEPS, unitText } from "./format.js";
+import { axisTexts, axisTimes, brief, duration, TIME_STEPS, unitText } from "./format.js";
 import { colour } from "./theme.js";
 
 const uPlot = window.uPlot;
@@ -324,17 +324,6 @@ function rangeOf(plot, low, high) {
   if (low === null || high === null) return [0, 1];
   const margin = 0.08 * (high - low) || 0.02 * Math.abs(high) || 1;
   return [low - margin, high + margin];
-}
-
-/** Labels of one axis with the same number of digits, thousands as k and M. */
-function axisTexts(at) {
-  if (!at.length) return [];
-  const largest = Math.max(...at.map(Math.abs));
-  const [scale, suffix] = largest >= 1e6 ? [1e6, "M"] : largest >= 1e4 ? [1e3, "k"] : [1, ""];
-  const step = at.length > 1 ? Math.abs(at[1] - at[0]) / scale : largest / scale || 1;
-  let decimals = 0;
-  while (decimals < 6 && Math.abs(step * 10 ** decimals - Math.round(step * 10 ** decimals)) > 1e-6) decimals += 1;
-  return at.map((value) => fixed(value / scale, decimals) + (Math.abs(value) < step * scale * 1e-6 ? "" : suffix));
 }
 
 function edge(ink) {

@@ -1,7 +1,7 @@
 // The page "Compare": this growth over an earlier one and over what is normal, and both pictures at the same place.
 import { ask, at } from "./api.js";
 import { byId, el, setHidden, setText } from "./dom.js";
-import { brief, duration, TIME_STEPS, axisTimes, unitText, visible } from "./format.js";
+import { axisTexts, brief, duration, TIME_STEPS, axisTimes, unitText, visible } from "./format.js";
 import { Pair } from "./picture_pair.js";
 import { QUANTITIES } from "./quantities.js";
 import { colour, setUpTheme } from "./theme.js";
@@ -80,7 +80,7 @@ function options(layers, width) {
     scales: { x: { time: false } },
     axes: [
       layers ? { ...axis, ...under } : { ...axis, ...under, incrs: TIME_STEPS, values: (_, places) => axisTimes(places) },
-      { ...axis, size: 62, values: (_, places) => places.map((value) => brief(value)) },
+      { ...axis, size: 62, values: (_, places) => axisTexts(places) },
     ],
     series: [{}, line(`${band}88`, { width: 0.5 }), line(`${band}88`, { width: 0.5 }), line(colour("second"), { width: 1.4, dash: [6, 4] }), line(colour("rate"), { width: 2.2 })],
     bands: [{ series: [1, 2], fill: `${band}3c` }],

@@ -27,7 +27,11 @@ export class Events {
     this.sorted = [];
     this.lines = new KeyedList(byId("events"));
     view.addEventListener("change", () => this.drawLane());
-    new ResizeObserver(() => this.drawLane()).observe(byId("lane"));
+    byId("lane").setAttribute("aria-hidden", "true");
+    new ResizeObserver(([{ contentRect }]) => {
+      this.laneWidth = contentRect.width;
+      this.drawLane();
+    }).observe(byId("lane"));
   }
 
   /** Replaces all events, after a reconnection. */
@@ -74,12 +78,13 @@ export class Events {
   /** The lane shows labels where they fit and strokes elsewhere. Screen readers skip it, because it repeats the list. */
   drawLane() {
     const lane = byId("lane");
-    const width = lane.clientWidth;
+    // Kept, because reading it from the page would compute the layout at each move of the range.
+    const width = this.laneWidth ?? 0;
     const { from, to } = this.view;
     let free = 0;
     const shown = this.sorted.filter(({ time_s: at }) => at !== null && at >= from && at <= to).slice(-LISTED);
+    if (!shown.length && !lane.firstChild) return;
     const positions = shown.map((event) => ((event.time_s - from) / (to - from)) * width);
-    lane.setAttribute("aria-hidden", "true");
     lane.replaceChildren(...shown.map((event, k) => {
       const bare = positions[k] < free || (positions[k + 1] ?? width) - positions[k] < 34;
       if (!bare) free = Math.min(positions[k + 1] ?? width, positions[k] + 224);

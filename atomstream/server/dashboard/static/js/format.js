@@ -101,3 +101,14 @@ export const STATUS = {
   success: ["Complete", ""],
   error: ["Failed", "bad"],
 };
+
+/** Labels of one axis with the same number of digits, thousands as k and M. */
+export function axisTexts(at) {
+  if (!at.length) return [];
+  const largest = Math.max(...at.map(Math.abs));
+  const [scale, suffix] = largest >= 1e6 ? [1e6, "M"] : largest >= 1e4 ? [1e3, "k"] : [1, ""];
+  const step = at.length > 1 ? Math.abs(at[1] - at[0]) / scale : largest / scale || 1;
+  let decimals = 0;
+  while (decimals < 6 && Math.abs(step * 10 ** decimals - Math.round(step * 10 ** decimals)) > 1e-6) decimals += 1;
+  return at.map((value) => fixed(value / scale, decimals) + (Math.abs(value) < step * scale * 1e-6 ? "" : suffix));
+}

@@ -1,7 +1,7 @@
 // The page of a sample: one result of all its streams on one time axis, and the list of them.
 import { ask, at } from "./api.js";
 import { byId, el, setHidden, setText } from "./dom.js";
-import { axisTimes, brief, duration, momentText, TIME_STEPS, unitText, visible } from "./format.js";
+import { axisTexts, axisTimes, brief, duration, momentText, TIME_STEPS, unitText, visible } from "./format.js";
 import { grown, measured, QUANTITIES } from "./quantities.js";
 import { statusOf } from "./stream_status.js";
 import { colour, setUpTheme } from "./theme.js";
@@ -67,7 +67,7 @@ function draw() {
     legend: { show: false },
     cursor: { points: { size: 6 } },
     scales: { x: { time: !cut.checked } },
-    axes: [{ ...axis, size: 28, labelSize: 18, labelFont: axis.font, ...time }, { ...axis, size: 62, values: (_, places) => places.map((value) => brief(value)) }],
+    axes: [{ ...axis, size: 28, labelSize: 18, labelFont: axis.font, ...time }, { ...axis, size: 62, values: (_, places) => axisTexts(places) }],
     series: [{}, ...series],
   }, joined(streams.map(({ t, values }, k) => [t.map((at) => from[k] + at), values])), box);
   const title = QUANTITIES.find(([name]) => name === quantity.value)?.[1];

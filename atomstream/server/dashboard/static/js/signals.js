@@ -31,11 +31,14 @@ export class SignalLanes {
 
   requestSoon() {
     if (this.timer) return;
-    this.timer = setTimeout(() => this.load(), SOON_MS);
+    // A range that follows moves twice a second, which brings nothing where no instrument sends signals.
+    const wait = this.view.follow && !this.lanes.size ? (this.loadedAt ?? -Infinity) + EACH_MS - performance.now() : 0;
+    this.timer = setTimeout(() => this.load(), Math.max(SOON_MS, wait));
   }
 
   async load() {
     const { from, to } = this.view;
+    this.loadedAt = performance.now();
     const query = new URLSearchParams({ after: String(from), before: String(to), points: String(POINTS) });
     try {
       const { channels, end_seconds: end } = await ask(`${this.path}?${query}`);

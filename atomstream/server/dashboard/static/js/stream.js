@@ -34,6 +34,9 @@ import { Zoom } from "./zoom.js";
 
 const INFO_EACH_MS = 2000;
 const INFO_TIMEOUT_MS = 2500;
+// Results come ten times a second, which nobody can read; each change of a text costs a layout of the page.
+const VALUES_EACH_MS = 250;
+const AGE_EACH_MS = 500;
 // The kinds of marks that begin a segment: SEGMENT_KINDS of atomstream/results.py.
 const CUTS = ["shutter", "laser", "growth", "pause", "rotation"];
 const dataId = decodeURIComponent(location.pathname.split("/").at(-1));
@@ -58,7 +61,7 @@ const manage = new Manage(dataId, () => state.info, () => refreshInfo());
 const reanalysis = new Reanalysis(dataId, () => feed.open());
 const calibration = new Calibration(dataId, () => state.analysis, () => feed.open());
 const azimuths = new Azimuths(dataId, showNames);
-const state = { analysis: null, info: null, skew: 0, newestS: null, madeMs: null, storedMs: null, infoAt: 0, feedUp: true, infoUp: true };
+const state = { analysis: null, info: null, skew: 0, newestS: null, madeMs: null, storedMs: null, infoAt: 0, feedUp: true, infoUp: true, valuesAt: -Infinity, valuesTimer: null };
 
 const serverNow = () => Date.now() + state.skew;
 const elapsed = (ms) => (state.analysis?.origin_unix_ms ? duration((ms - state.analysis.origin_unix_ms) / 1000) : new Date(ms).toLocaleTimeString());
@@ -111,7 +114,8 @@ const feed = new Feed(dataId, {
       segments.reset(message.segments);
       state.analysis.segments = message.segments;
     }
-    applyValues(message.values, message.views);
+    Object.assign(state.analysis, { values: message.values, views: message.views });
+    showValuesSoon();
     applyEvents(message.events ?? []);
     if (message.profile) waterfall.add((message.start + message.count) / state.analysis.fps, message.profile, message.lines);
     series.requestSoon();
@@ -137,6 +141,21 @@ const feed = new Feed(dataId, {
 
 function applyValues(newest, views) {
   Object.assign(state.analysis, { values: newest, views });
+  showValues();
+}
+
+/** Shows the newest values at once, or with those of the next batches if they were shown a moment ago. */
+function showValuesSoon() {
+  if (state.valuesTimer) return;
+  const wait = state.valuesAt + VALUES_EACH_MS - performance.now();
+  if (wait > 0) state.valuesTimer = setTimeout(showValues, wait);
+  else showValues();
+}
+
+function showValues() {
+  clearTimeout(state.valuesTimer);
+  Object.assign(state, { valuesTimer: null, valuesAt: performance.now() });
+  const { values: newest, views } = state.analysis;
   const turning = (state.analysis.rpm ?? 0) > 0 || (views?.length ?? 0) > 0;
   tiles.show(newest, { turning, views: views ?? [], nameOf: (id) => visible(azimuths.nameOf(id)) });
   const lattice = charts.setLattice(newest);
@@ -149,7 +168,7 @@ function applyValues(newest, views) {
 
 /** Updates all places that show azimuth labels. */
 function showNames() {
-  applyValues(state.analysis.values, state.analysis.views);
+  showValues();
   showFacts();
 }
 
@@ -331,8 +350,10 @@ function showMoment(at) {
 function setLinks() {
   const step = Math.max(1, Math.round(Number(byId("csv-step").value) || 1));
   for (const link of document.querySelectorAll("[data-export]")) {
-    const every = ["pdf", "mp4"].includes(link.dataset.export) ? "" : `&step=${step}`;
-    link.href = at(`/rheed/stream/${dataId}/export?to=${link.dataset.export}${every}`);
+    const { export: ending } = link.dataset;
+    const every = ["pdf", "mp4", "png"].includes(ending) ? "" : `&step=${step}`;
+    const time = ending === "png" && picture.frozen !== null ? `&time=${picture.frozen}` : "";
+    link.href = at(`/rheed/stream/${dataId}/export?to=${ending}${every}${time}`);
   }
 }
 
@@ -353,6 +374,7 @@ byId("follow").addEventListener("click", () => view.setFollow(!view.follow));
 byId("view").addEventListener("change", align);
 byId("compare").href = at(`/compare/${encodeURIComponent(dataId)}`);
 byId("csv-step").addEventListener("input", setLinks);
+document.querySelector('[data-export="png"]').addEventListener("click", setLinks); // of the picture that is shown now
 byId("copy-path").addEventListener("click", () => navigator.clipboard?.writeText(byId("zarr-path").textContent).then(() => notify("The path was copied to the clipboard."), () => {}));
 byId("logout").addEventListener("click", logOut);
 charts.addEventListener("moment", ({ detail: at }) => picture.freeze(at));
@@ -385,7 +407,7 @@ setUpTheme(() => {
 setUpDrawer(byId("health-button"), byId("health"), refreshInfo);
 setUpDrawer(byId("more-button"), byId("more"));
 byId("abandoned-end").addEventListener("click", () => manage.open("end"));
-setInterval(showFresh, 200);
+setInterval(showFresh, AGE_EACH_MS);
 const timer = setInterval(refreshInfo, INFO_EACH_MS);
 showRange();
 refreshInfo().then(() => feed.open());

@@ -51,6 +51,8 @@ export class Values {
     const shown = strained === null ? { ...values } : { ...values, relative_lattice_change: undefined };
     // The number of the tile beside it, as long as there is one segment only.
     if (values.layers_total?.value === values.layers_grown?.value) shown.layers_total = undefined;
+    const [thickness, total] = [shown.thickness_nm, shown.layers_total];
+    if (thickness?.note && total && thickness.note === total.note) shown.thickness_nm = { ...thickness, note: "as for the layers in all" };
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
     this.showSpacingChange(values);
     this.showSaturated(values);

@@ -61,7 +61,8 @@ export class Waterfall {
     if (!values?.length) return;
     this.fresh.push({ time, values });
     if (this.fresh.length > KEPT || performance.now() - (this.loadedAt ?? 0) > RELOAD_MS) this.load();
-    else this.soon();
+    // A range that follows has not reached this row yet: it is drawn when the range moves.
+    else if (!this.view.follow) this.soon();
   }
 
   soon() {
