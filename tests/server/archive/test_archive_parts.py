@@ -20,6 +20,7 @@ from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex, GroupCommit
 from atomstream.server.archive.column import COLUMN_CHUNK, Column
 from atomstream.server.archive.records import ChunkTimes
+from atomstream.server.archive.shard_file import _ReadAhead
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.system import files
 from atomstream.system.files import FileSystem
@@ -281,3 +282,26 @@ def test_a_removed_shard_is_missing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_zarr(archive.folder, "chunk_frames"), [4, 0, 4])
     assert np.isnan(read_zarr(archive.folder, "time")[4:8]).all()
     assert not commit(reopened, 1).repeated
+
+
+def test_a_shard_is_read_in_windows() -> None:
+    """Ranges within, across and larger than a window of 1 MiB, also backwards, are those of the file."""
+    content = np.random.default_rng(0).bytes(3 << 20)
+    reads: list[int] = []
+
+    def fetch(offset: int, nbytes: int) -> bytes:
+        reads.append(nbytes)
+        return content[offset : offset + nbytes]
+
+    ahead = _ReadAhead(fetch, len(content))
+    ranges = [
+        (0, 1000),
+        (1000, 3000),
+        ((1 << 20) - 10, 20),
+        (2 << 20, (1 << 20) - 5),
+        (5, 7),
+        (1, (1 << 20) + 9),
+    ]
+    assert all(bytes(ahead(start, n)) == content[start : start + n] for start, n in ranges)
+    assert len(reads) == 5  # the second range was in the window of the first
+    assert bytes(ahead(len(content) - 4, 9)) == content[-4:]  # a file that was cut
