@@ -270,6 +270,11 @@ async def test_the_image_of_a_past_time(logged_in: Any, growth: Growth) -> None:
     await expect(back).to_be_hidden()
 
 
+def is_put_of_regions(response: Any) -> bool:
+    """Whether this is the answer to changed regions; the page also reads them every two seconds."""
+    return response.url.endswith("/regions") and response.request.method == "PUT"
+
+
 async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """A box is drawn by pointer, moved by keys, stored by the server and removed by Delete; its trace is charted.
 
@@ -281,7 +286,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
     await page.get_by_role("button", name="+ Box").click()
     stage = await page.locator("#stage").bounding_box()
     x, y = stage["x"] + 0.2 * stage["width"], stage["y"] + 0.6 * stage["height"]
-    async with page.expect_response(re.compile("/regions$")) as drawn:
+    async with page.expect_response(is_put_of_regions) as drawn:
         await page.mouse.move(x, y)
         await page.mouse.down()
         await page.mouse.move(x + 0.25 * stage["width"], y + 0.25 * stage["height"], steps=4)
