@@ -9,6 +9,7 @@ const RELOAD_MS = 20000;
 const KEPT = 6000;
 const HELD_ROWS = 5;
 const REDRAW_MS = 200; // drawing all columns is the dearest part of the page, and a column is tenths of a second wide
+const LAST_ROWS_MS = 1000;
 
 export class Waterfall {
   constructor(dataId, view) {
@@ -19,6 +20,7 @@ export class Waterfall {
     this.line = "streaks";
     this.old = null;
     this.fresh = [];
+    this.due = Infinity;
     this.setLines([]);
     this.select.addEventListener("change", () => {
       this.line = this.select.value;
@@ -61,23 +63,21 @@ export class Waterfall {
     if (!values?.length) return;
     this.fresh.push({ time, values });
     if (this.fresh.length > KEPT || performance.now() - (this.loadedAt ?? 0) > RELOAD_MS) this.load();
-    // A range that follows has not reached this row yet: it is drawn when the range moves.
-    else if (!this.view.follow) this.soon();
+    // A range that follows is drawn when it moves, which is soon; this is for the rows that come after its last move.
+    else this.soon(this.view.follow ? LAST_ROWS_MS : REDRAW_MS);
   }
 
-  soon() {
-    if (this.pending) return;
-    this.pending = true;
-    const since = performance.now() - (this.drawnAt ?? -Infinity);
-    setTimeout(
-      () =>
-        requestAnimationFrame(() => {
-          this.pending = false;
-          this.drawnAt = performance.now();
-          this.draw();
-        }),
-      Math.max(0, REDRAW_MS - since),
-    );
+  /** Draws at the next screen refresh that is at least `each` ms after the last drawing. */
+  soon(each = REDRAW_MS) {
+    const due = Math.max(performance.now(), (this.drawnAt ?? -Infinity) + each);
+    if (this.due <= due) return;
+    this.due = due;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => requestAnimationFrame(() => {
+      this.due = Infinity;
+      this.drawnAt = performance.now();
+      this.draw();
+    }), due - performance.now());
   }
 
   /** The profile at a time; null if there is none. */
