@@ -42,7 +42,7 @@ async def test_what_a_provider_answers() -> None:
     async with ScriptedProvider().running() as provider:
         issuer = provider.issuer
         assert await check(issuer) == (
-            f"{issuer} answers and has 1 keys; the client id is first checked at a sign-in"
+            f"{issuer} answers and has 1 key; the client id is first checked at a sign-in"
         )
         for seconds, found in ((25, "Its clock is 2"), (-300, "FAILS The provider's clock is 3")):
             provider.headers = {"Date": formatdate(time.time() + seconds, usegmt=True)}
