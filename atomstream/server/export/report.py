@@ -25,6 +25,7 @@ from atomstream.version import __version__
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 FONT: Final = "DejaVu Sans"
 """Comes with matplotlib."""
@@ -41,6 +42,12 @@ MORE_FONTS: Final = (
 A4_INCHES: Final = (8.27, 11.69)
 POINTS: Final = 1500
 """Points of a curve; each has the smallest and the largest value of its stretch."""
+
+COLUMN: Final = 0.41
+"""Width of a column of facts on the first page, as a part of the page's width."""
+
+SMALLEST_PT: Final = 5.0
+"""Smallest size of the letters of a fact, in points."""
 
 MOST_ROWS: Final = 22
 """Most rows of a table; the rest is counted in its last line."""
@@ -259,7 +266,16 @@ def _lines(figure: Figure, left: float, top: float, rows: list[tuple[str, str]])
     for k, (name, value) in enumerate(rows[:12]):
         y = top - 0.020 * k
         figure.text(left, y, name, color="0.35", va="top")
-        figure.text(left + 0.15, y, plain(value, 40), va="top")
+        _fit(figure, figure.text(left + 0.15, y, plain(value, 46), va="top"), left + COLUMN)
+
+
+def _fit(figure: Figure, text: Text, right: float) -> None:
+    """Make a text smaller if it would end right of ``right`` (0 to 1), where the next column begins."""
+    room = (right - text.get_position()[0]) * figure.bbox.width
+    size = float(text.get_fontsize())
+    while size > SMALLEST_PT and text.get_window_extent().width > room:
+        size -= 0.25
+        text.set_fontsize(size)
 
 
 def _table(
@@ -284,7 +300,7 @@ def _foot(figure: Figure, number: int) -> None:
     figure.text(0.92, 0.035, f"page {number} of 2", fontsize=7, color="0.4", ha="right")
 
 
-def _measurement(one: MeasurementRecord, most: int = 36) -> str:
+def _measurement(one: MeasurementRecord, most: int = 46) -> str:
     """A value with its uncertainty, both rounded to two digits of the uncertainty; or that there is none, and why."""
     if one.value is None:
         why = f"undetermined: {one.why}" if one.why else "undetermined"

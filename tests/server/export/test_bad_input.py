@@ -21,6 +21,7 @@ import xarray
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 
 from atomstream.results import Event
 from atomstream.server.archive.downsampling import ColumnReader
@@ -256,3 +257,21 @@ async def test_a_stream_that_is_deleted_while_it_is_shown(
     assert [
         record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")
     ] == []
+
+
+def test_the_columns_of_facts_in_a_report_do_not_overlap() -> None:
+    """A long id, and a value that is undetermined for a long reason, end before the next column begins."""
+    page = Figure(figsize=report.A4_INCHES)
+    reason = "undetermined: needs the thickness of a layer, which is not set"
+    rows = [
+        ("Stream", "551f4693-ccbe-46ba-8939-299d9ac6535a"),
+        ("Growth rate", reason),
+        ("Sample", "AlGaN superlattice, second wafer " * 3),
+    ]
+    report._lines(page, 0.08, 0.90, rows)
+    values = page.texts[1::2]
+    assert [text.get_text()[:8] for text in values] == ["551f4693", "undeterm", "AlGaN su"]
+    assert all(
+        text.get_window_extent().x1 <= (0.08 + report.COLUMN + 0.005) * page.bbox.width for text in values
+    )
+    assert values[0].get_text() == rows[0][1]
