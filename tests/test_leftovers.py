@@ -1,0 +1,25 @@
+"""The check for threads that a test leaves behind knows the pools of servers that run longer."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.leftovers import left_threads
+
+
+def test_a_further_thread_of_an_older_pool_is_no_leftover() -> None:
+    """A new pool and a new thread are reported; the second thread of a pool that had one before is not."""
+    release = threading.Event()
+    with ThreadPoolExecutor(2, "a-pool") as older, ThreadPoolExecutor(1, "b-pool") as newer:
+        older.submit(release.wait)
+        before = set(threading.enumerate())
+        older.submit(release.wait)
+        newer.submit(release.wait)
+        alone = threading.Thread(target=release.wait, name="alone")
+        alone.start()
+        try:
+            assert sorted(left_threads(before)) == ["thread 'alone'", "thread 'b-pool_0'"]
+        finally:
+            release.set()
+            alone.join()
