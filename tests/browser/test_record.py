@@ -51,6 +51,9 @@ async def test_a_growth_is_recorded_from_the_page(
         await page.keyboard.press("Enter")
         await expect(page.locator("#marks .label")).to_have_text(["Ga shutter open", "Mark 1"])
         await until(recorder, lambda: recorder.recording and recorder.recording.saved_ms)
+        assert (
+            await page.locator("#name").get_attribute("placeholder") != "date and time"
+        )  # the recording's name
         await expect(page.locator("#state-line")).to_contain_text("0 frames lost")
         await expect(page.locator("#state-line")).to_contain_text(re.compile(r"saved up to \d\d:\d\d:\d\d"))
         assert "\n".join(await violations(page)) == ""

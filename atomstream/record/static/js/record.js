@@ -70,6 +70,7 @@ function show() {
   setText(byId("server-line"), serverText(state.server));
   source.setLocked(active);
   for (const id of ["name", "sample", "rpm"]) byId(id).disabled = active;
+  byId("name").placeholder = active && recording ? visible(recording.name) : "date and time";
   if (state.exposure) showExposure(state.exposure);
   marks.show(active || (recording && !state.early_marks.length) ? recording.marks : state.early_marks, active);
   recordings.show(state.recordings.map((one) => [one.data_id, JSON.stringify(one), () => row(one)]));
@@ -136,8 +137,9 @@ function cameraText(camera) {
 
 function serverText(server) {
   if (!server.endpoint) return server.note;
-  if (server.standing_still) return `Server ${server.endpoint}: ${server.standing_still} ${server.waiting_chunks} chunks wait on this computer; nothing is lost.`;
-  return `Server ${server.endpoint}: ${server.waiting_chunks} chunks are on their way.`;
+  const one = server.waiting_chunks === 1;
+  if (server.standing_still) return `Server ${server.endpoint}: ${server.standing_still} ${server.waiting_chunks} ${one ? "chunk waits" : "chunks wait"} on this computer; nothing is lost.`;
+  return `Server ${server.endpoint}: ${server.waiting_chunks} ${one ? "chunk is" : "chunks are"} on ${one ? "its" : "their"} way.`;
 }
 
 function row(one) {
