@@ -1,4 +1,4 @@
-"""Every part of a cluster is killed while clients stream: nothing is lost, altered or doubled (issue 18)."""
+"""Every part of a cluster is killed while clients stream: nothing is lost, altered or doubled."""
 
 from __future__ import annotations
 

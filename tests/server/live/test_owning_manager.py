@@ -1,4 +1,4 @@
-"""The process that analyses streams, driven by notices: deletions, and what the store has after the end (issue 18)."""
+"""The process that analyses streams, driven by notices: deletions, and what the store has after the end."""
 
 from __future__ import annotations
 
