@@ -141,7 +141,9 @@ def verify_records(stream: StreamSpool) -> Iterator[VerifyResult | None]:
     A damaged record is in quarantine, in the journal and in the log when its result is returned. Records that are
     resolved meanwhile are skipped, and so are new ones: a resumed stream's own uploads deliver them.
     """
-    pending = stream.pending()  # not in the generator, which begins with its first step: new records may exist then
+    pending = (
+        stream.pending()
+    )  # not in the generator, which begins with its first step: new records may exist then
     return (result for index in pending for result in _verify_record(stream, index))
 
 
