@@ -2,8 +2,9 @@
 
 Two servers, two analysis processes, NATS, S3 (SeaweedFS) and PostgreSQL, each killed by SIGKILL ``--times`` times while
 two clients stream, and analysis processes that are frozen for 6 s; then a service that is unreachable, or does not
-answer, for 30 s. Afterwards each stored frame is compared with what was sent, and each result with that of a process
-without faults. The exit code is 1 if anything differs.
+answer, for 30 s. Every second stream has chunks of 0.1 s, which are merged in the store meanwhile. Afterwards each
+stored frame is compared with what was sent, and each result with that of a process without faults. The exit code is 1
+if anything differs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from tests.cluster.kill_rig import CHUNK, FPS, KINDS, OUTAGE_S, OUTAGES, Outcome, Rig, running_cluster
 
 HEADS = (
-    *("part", "times", "frames", "lost", "altered", "no result", "doubled", "gaps", "differing", "refused"),
+    *("part", "times", "frames", "lost", "altered", "unmerged", "no result", "doubled", "gaps", "differing", "refused"),
     *("longest hole s", "results after end s", "caught up s"),
 )
 SECONDS_EACH = 10.0
@@ -60,7 +61,7 @@ async def _run(rows: list[str] | tuple[str, ...], times: int, n_streams: int, pa
 
 
 def _cells(row: str, times: int, n_frames: int, outcome: Outcome) -> list[str]:
-    counts = (outcome.lost, outcome.altered, outcome.without_result, outcome.doubled, outcome.gaps)
+    counts = (outcome.lost, outcome.altered, outcome.unmerged, outcome.without_result, outcome.doubled, outcome.gaps)
     more = (outcome.differing, outcome.refused, outcome.hole_s, outcome.after_end_s, outcome.caught_up_s)
     return [row, str(times), str(n_frames), *map(str, counts), *map(str, more)]
 

@@ -176,7 +176,9 @@ async def open_parts(
         else Unread([], NameIndex())
     )
     signals = ServerSignals()
-    archives = None if store is None else SharedArchives(store, copies=settings.bus is None)
+    archives = None
+    if store is not None:
+        archives = SharedArchives(store, copies=settings.bus is None, object_s=settings.object_s)
     streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams, damage, archives)
     later = asyncio.create_task(
         catch_up_later(database, settings.streams_dir, unread, streams.archive, damage),

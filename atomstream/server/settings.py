@@ -79,7 +79,8 @@ class ServerSettings:
     ``key_cache_s``.
 
     ``store`` is the URL of an S3 bucket, or a folder, that several servers share: it has the streams, and ``data_dir``
-    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`), which may have ``cache_bytes``. With
+    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`), which may have ``cache_bytes``. Chunks
+    shorter than half of ``object_s`` are merged there into objects of at least ``object_s`` (0: never). With
     ``bus``, a NATS server with JetStream, other processes analyse the streams (``atomstream analyse``). A stream whose
     process does not answer for
     ``pin_s`` is given to another one.
@@ -132,6 +133,7 @@ class ServerSettings:
     key_cache_s: float = 3600.0
     store: str | None = None
     cache_bytes: int = 64 << 30
+    object_s: float = 2.0
     bus: BusAddress | None = None
     pin_s: float = 3.0
     alarm_webhooks: tuple[str, ...] = field(default=(), repr=False)
@@ -184,6 +186,7 @@ class ServerSettings:
             set_field(self, "public_url", _checked_public_url(self.public_url))
         self._check_tls()
         number_in_range("pin_s", self.pin_s, 0.5, 600.0)
+        number_in_range("object_s", self.object_s, 0.0, 60.0)
         if self.bus is not None and self.store is None:
             raise ConfigError(
                 "With a message bus other processes analyse the streams, which they find in a store: add --store URL."

@@ -58,5 +58,5 @@ async def undisturbed(store: Store, data_ids: Sequence[str], folder: Path) -> di
 def _copy(store: Store, copy: Store, data_ids: Sequence[str]) -> None:
     for data_id in data_ids:
         for key in store.keys(f"{STREAMS}/{data_id}"):
-            if key.endswith("/stream.json") or "/frames.zarr/frames/c/" in key:
+            if key.endswith("/stream.json") or "/frames.zarr/frames/c" in key or "/incomplete/" in key:
                 copy.put(key, store.fetch(key))

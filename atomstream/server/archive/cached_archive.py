@@ -23,13 +23,19 @@ import msgspec
 
 from atomstream.errors import ShardError, StreamError
 from atomstream.index_ranges import IndexSet
+from atomstream.records import Piece
 from atomstream.server.archive.analysis_note import AnalysisNote
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.chunk_index import ChunkIndex, extrapolated_origin
+from atomstream.server.archive.chunk_merger import ChunkMerger
 from atomstream.server.archive.copied_files import ANALYSIS, POSITION, CopiedFiles, in_order
 from atomstream.server.archive.damage import StreamDamage
+from atomstream.server.archive.merged_chunks import grid_for
+from atomstream.server.archive.merged_documents import FRAMES_DOCUMENT, published, without_frames
 from atomstream.server.archive.metadata import (
     ABOUT,
+    ENDED_STATUSES,
+    MERGED,
     ORIGIN,
     RUNNING,
     geometry_in,
@@ -53,6 +59,10 @@ RESULTS_COPY_S: Final = 10.0
 """Least time between two copies of the columns of results of a growing stream to the store, in s."""
 
 
+_ENDING: Final = frozenset({*ENDED_STATUSES, "stream_finalizing"})
+"""Statuses of a stream whose client has sent everything: all chunks are merged."""
+
+
 class CachedArchive(StreamArchive):
     """A :class:`StreamArchive` that is a cache of ``shared``; made by :meth:`create_shared` or :meth:`open_shared`.
 
@@ -60,6 +70,9 @@ class CachedArchive(StreamArchive):
 
     With ``copies`` False another process analyses the stream, and copies documents, columns and results to the store.
     Those in this folder may be older, and are not copied.
+
+    The first chunk of a stream decides how many are merged into one object in the store: so many that they have
+    ``object_s`` seconds, if each has less than half of that.
     """
 
     is_cache: ClassVar[bool] = True
@@ -73,9 +86,12 @@ class CachedArchive(StreamArchive):
         damage: StreamDamage | None = None,
         *,
         copies: bool = True,
+        object_s: float = 0.0,
     ) -> None:
         self.shared = shared
         self._copies = copies
+        self._object_s = object_s
+        shared.note_description(about)
         self._note = AnalysisNote(shared)
         super().__init__(folder, about, file_system, damage)
         self._mirroring = threading.Lock()
@@ -91,7 +107,8 @@ class CachedArchive(StreamArchive):
         self._followed_lock = threading.Lock()
         self.may_replace: Callable[[], None] = lambda: None
         """Called before a copy replaces that of another process; an exception from it prevents that."""
-        self._mirror = Mirror(folder, shared, lambda: self.follow(all_chunks=True), self._check_replacing)
+        self._merger = ChunkMerger(shared, self._index.stored, self._index.shard_path)
+        self._mirror = Mirror(folder, shared, self._catch_up, self._check_replacing, _Shaped(self))
 
     def _make_index(self, group: ZarrGroup) -> ChunkIndex:
         return SharedIndex(group, self._attributes, self.shared, lambda: origin_in(self._about))
@@ -112,6 +129,7 @@ class CachedArchive(StreamArchive):
         damage: StreamDamage | None = None,
         *,
         copies: bool = True,
+        object_s: float = 0.0,
     ) -> CachedArchive:
         """Create a new stream in the store, and its folder.
 
@@ -120,7 +138,7 @@ class CachedArchive(StreamArchive):
         """
         json.dumps(about, allow_nan=False)
         shared.create_about(about)
-        archive = cls(folder, dict(about), shared, file_system, damage, copies=copies)
+        archive = cls(folder, dict(about), shared, file_system, damage, copies=copies, object_s=object_s)
         archive._create()
         return archive
 
@@ -133,6 +151,7 @@ class CachedArchive(StreamArchive):
         damage: StreamDamage | None = None,
         *,
         copies: bool = True,
+        object_s: float = 0.0,
     ) -> CachedArchive:
         """Open a stream of the store; a folder that is missing is filled from it first.
 
@@ -142,7 +161,7 @@ class CachedArchive(StreamArchive):
         """
         about = shared.read_about()
         cls._refuse_links(folder)
-        archive = cls(folder, about, shared, file_system, damage, copies=copies)
+        archive = cls(folder, about, shared, file_system, damage, copies=copies, object_s=object_s)
         file_system.make_folder(archive._index.group.folder, durable=False)
         if not (folder / ABOUT).is_file():
             archive._fill()
@@ -168,7 +187,11 @@ class CachedArchive(StreamArchive):
             self._restore(name, self._fetched(name))
         arrays = [name for name in self.shared.listing().others if name.startswith("frames.zarr/")]
         for name in sorted(arrays, key=lambda name: (not name.endswith(DOCUMENT), name != GROUP)):
-            self._restore(name, self._fetched(name))
+            content = self._fetched(name)
+            if self.shared.grid.n_chunks > 1 and name in (GROUP, FRAMES_DOCUMENT):
+                # Here each chunk is a file of its own: the document of the frames is made again.
+                content = without_frames(content) if name == GROUP and content is not None else None
+            self._restore(name, content)
         self._restore(POSITION, position)
         self._write_about()
 
@@ -235,7 +258,12 @@ class CachedArchive(StreamArchive):
             if origin_ms is None:
                 first = (claims.index, claims.chunk_size, claims.start_unix_ms, claims.fps)
                 origin_ms = extrapolated_origin(*first)
-            self.update_about(geometry=msgspec.to_builtins(Geometry.of(claims)), **{ORIGIN: origin_ms})
+            geometry = Geometry.of(claims)
+            changes: dict[str, Any] = {"geometry": msgspec.to_builtins(geometry), ORIGIN: origin_ms}
+            grid = grid_for(geometry, claims.fps, self._object_s)
+            if grid.n_chunks > 1 and self._about.get("geometry") is None:
+                changes[MERGED] = grid.n_chunks
+            self.update_about(**changes)
         if geometry_in(self._about) != Geometry.of(claims):
             raise self._other_geometry(claims)
         shard = body.read_bytes()
@@ -282,12 +310,37 @@ class CachedArchive(StreamArchive):
         return path
 
     def _copy_shard(self, index: int, path: Path) -> None:
-        """Copy a shard from the store into the folder; raises ObjectMissingError."""
-        pieces = self.shared.chunk_pieces(index)
+        """Copy a shard from the store into the folder, and those that are merged with it; raises ObjectMissingError."""
+        if self.shared.grid.n_chunks > 1:
+            found = self.shared.chunk_object(index)
+            self._write_shard(path, iter([found.shard(index)]))
+            for other in found.chunks:  # they are read soon, and would be requested again
+                if not (its_path := self.shard_file(other)).is_file():
+                    self._write_shard(its_path, iter([found.shard(other)]))
+            return
+        self._write_shard(path, self.shared.chunk_pieces(index))
+
+    def _write_shard(self, path: Path, pieces: Iterator[Piece]) -> None:
         first = next(pieces, b"")  # the request: a missing shard leaves no folder
         self.files.check_not_deleted()
         self._file_system.make_folder(path.parent, durable=False, inside=self._index.group.shards)
         self.files.write_copy(path, chain([first], pieces))
+
+    def _catch_up(self) -> None:
+        """Take over all that other processes have stored."""
+        self.follow(all_chunks=True)
+        if self.shared.grid.n_chunks > 1:
+            self._merger.reload()
+
+    def merge_chunks(self) -> None:
+        """As in the base class; may raise StoreUnavailableError."""
+        with self._mirroring:
+            self._merge(final=True)
+
+    def _merge(self, *, final: bool = False) -> None:
+        if self.geometry is not None:
+            self.files.check_not_deleted()
+            self._merger.merge(self.geometry, final=final or self._about.get("status") in _ENDING)
 
     def follow(self, *, all_chunks: bool = False) -> list[int]:
         """Add the chunks that other servers have stored since; returns their indices.
@@ -398,12 +451,15 @@ class CachedArchive(StreamArchive):
         if not self._copies:
             return
         with self._mirroring:
+            self._merge(final=True)
             self._mirror.send(
                 (*self._copied.all_columns(), *self._copied.documents(), *self._copied.results())
             )
 
     def mirror(self, *, everything: bool = False) -> None:
         """Copy to the store what readers of the growing stream need: documents, and the ends of the columns.
+
+        Short chunks that are due are merged there first.
 
         The columns of results are copied only each ``RESULTS_COPY_S``, or with ``everything``: their last files are
         sent whole each time, and are larger than the frames of a small stream. Without effect if another process
@@ -417,6 +473,7 @@ class CachedArchive(StreamArchive):
         with self._mirroring:
             now = time.monotonic()
             everything = everything or now - self._results_copied_at >= RESULTS_COPY_S
+            self._merge()
             with self._index.writing:
                 names = [*self._copied.last_columns(results=everything), *self._copied.documents()]
             self._mirror.send(names)
@@ -431,6 +488,26 @@ class CachedArchive(StreamArchive):
         """As in the base class, but first in the store, where the description is removed before the other objects."""
         self.shared.delete()
         super().delete(target)
+
+
+class _Shaped:
+    """The documents as they are in the store, where chunks may be merged."""
+
+    def __init__(self, archive: CachedArchive) -> None:
+        self._archive = archive
+
+    def version(self) -> int:
+        """The number of objects that readers may read."""
+        length = self._length()
+        return -1 if length is None else length
+
+    def content(self, name: str, content: bytes) -> bytes:
+        """The document for readers of the store."""
+        return published(name, content, self._archive.shared.grid, self._length())
+
+    def _length(self) -> int | None:
+        ended = self._archive.description.get("status") in ENDED_STATUSES
+        return None if ended else self._archive._merger.length
 
 
 def _thinning_in(folder: Path) -> Any:

@@ -123,6 +123,12 @@ def origin_in(about: Mapping[str, Any]) -> float | None:
     return float(found) if isinstance(found, (int, float)) and abs(found) <= MAX_TIME_MS else None
 
 
+def merged_in(about: Mapping[str, Any]) -> int:
+    """How many chunks of the stream are merged into one object of the store; 1: none are."""
+    found = about.get(MERGED)
+    return found if type(found) is int and found > 1 else 1
+
+
 def write_about(about: StreamMetadata) -> dict[str, Any]:
     """``about`` as plain JSON values."""
     plain: dict[str, Any] = msgspec.to_builtins(about)
@@ -130,6 +136,8 @@ def write_about(about: StreamMetadata) -> dict[str, Any]:
 
 
 ABOUT: Final = "stream.json"
+MERGED: Final = "merged_chunks"
+"""Number of chunks in an object of the store, in the description of a stream whose short chunks are merged there."""
 RUNNING: Final = "analysis/running"
 """A file in a stream's folder that exists while an analysis runs."""
 

@@ -8,11 +8,12 @@ another server has: the process that analyses the stream writes arrays of result
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from atomstream.errors import StreamError
 from atomstream.server.archive.shared_stream import SharedStream
@@ -27,12 +28,24 @@ _ROUNDS: Final = 20
 GROUP: Final = f"frames.zarr/{DOCUMENT}"
 
 
+class Shaped(Protocol):
+    """What is changed in the files before they are copied."""
+
+    def version(self) -> int:
+        """Another number whenever an unchanged document is to be copied again."""
+        ...
+
+    def content(self, name: str, content: bytes) -> bytes:
+        """The content of the copy."""
+        ...
+
+
 class Mirror:
     """The copies of one stream's files. ``catch_up()`` takes over all chunks of the store. Not thread-safe.
 
     ``may_replace()`` is called before a copy replaces the version of another server; an exception from it prevents
     that. It is called after the state of that version was read: so a process that is frozen between the call and the
-    copy, and wakes up when there is a newer version, does not replace that one.
+    copy, and wakes up when there is a newer version, does not replace that one. ``shaped`` changes what is copied.
     """
 
     def __init__(
@@ -41,13 +54,17 @@ class Mirror:
         shared: SharedStream,
         catch_up: Callable[[], object],
         may_replace: Callable[[], None] = lambda: None,
+        shaped: Shaped | None = None,
     ) -> None:
         self._folder = folder
         self._shared = shared
         self._catch_up = catch_up
         self._may_replace = may_replace
-        self._sent: dict[str, tuple[int, int]] = {}
+        self._shaped = shaped
+        self._sent: dict[str, tuple[int, int, int]] = {}
         self._etags: dict[str, str] = {}
+        self._digests: dict[str, tuple[str, bytes]] = {}
+        """The version and content of each document as it was sent last: the same is not sent again."""
         self._others: dict[str, Any] = {}
         """The documents of arrays that only other servers have."""
 
@@ -62,7 +79,8 @@ class Mirror:
                 found = os.stat(self._folder / name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            state = (found.st_mtime_ns, found.st_size)
+            version = 0 if self._shaped is None or not name.endswith(DOCUMENT) else self._shaped.version()
+            state = (found.st_mtime_ns, found.st_size, version)
             if self._sent.get(name) != state:
                 self._send(name)
                 self._sent[name] = state
@@ -74,6 +92,11 @@ class Mirror:
             content = read_plain(self._folder / name)
             if name == GROUP and self._others:
                 content = _with_arrays(content, self._others)
+            if self._shaped is not None:
+                content = self._shaped.content(name, content)
+            digest = hashlib.blake2b(content, digest_size=16).digest() if name.endswith(DOCUMENT) else None
+            if etag is not None and digest is not None and self._digests.get(name) == (etag, digest):
+                return
             try:
                 self._etags[name] = store.put(key, content, create_only=etag is None, if_match=etag)
             except (ObjectExistsError, StaleObjectError):
@@ -86,6 +109,8 @@ class Mirror:
                     raise
                 self._catch_up()
             else:
+                if digest is not None:
+                    self._digests[name] = (self._etags[name], digest)
                 return
         raise StreamError(
             f"{key} is written by many servers at once; it is copied later.", data_id=self._shared.data_id

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from atomstream.errors import ShardError
+from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
-from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.archive.shared_stream import ChunkObject, SharedStream
 from atomstream.server.archive.thinning import ABOUT_KEY, Mask, ThinnedFrames
 from atomstream.server.ports.store import ObjectMissingError
 
@@ -41,6 +43,8 @@ class SharedThinnedFrames(ThinnedFrames):
         self._send = send
         self._fetch = fetch
         self._all_there = False
+        self._removed = IndexSet()
+        """Chunks that were treated with another one of their object."""
 
     def plan(self, wanted: Callable[[int, int], Mask]) -> int:
         """As in the base class, and in the store."""
@@ -63,26 +67,45 @@ class SharedThinnedFrames(ThinnedFrames):
         except ObjectMissingError as error:
             raise ShardError(str(error)) from None
 
-    def _remove(self, index: int) -> int:
-        first, there = self._first(index), self.present(index)
-        if not (there & ~self.read(first, first + len(there))).any():
+    def _remove(self, index: int, planned: IndexSet) -> int:
+        if index in self._removed:  # with another chunk of its object
+            self._removed.discard(index)
             return 0
+        if self._shared.grid.n_chunks == 1:  # else the whole object is read in any case
+            first, there = self._first(index), self.present(index)
+            if not (there & ~self.read(first, first + len(there))).any():
+                return 0
         try:
             found = self._shared.chunk_object(index)
         except ObjectMissingError as error:
             raise ShardError(str(error)) from None
+        shards, others = {}, IndexSet()
+        if (shard := self._thinned_shard(found, index)) is not None:
+            shards[index] = shard
+        for other in found.chunks:
+            if other != index and other in planned:
+                with suppress(ShardError):  # it is noted when its turn comes
+                    if (shard := self._thinned_shard(found, other)) is not None:
+                        shards[other] = shard
+                    others.add(other)
+        if not shards:
+            self._removed = others
+            return 0
+        nbytes = self._shared.replace(found, shards)
+        self._removed = others
+        for other in shards:  # they are fetched again when they are read
+            self._files.file_system.unlink(self._index.shard_path(other))
+        return len(found.data) - nbytes
+
+    def _thinned_shard(self, found: ChunkObject, index: int) -> bytes | None:
+        """The shard of a chunk without removed frames; None if it has none of them."""
         copy, disk = self._files.temporary_path(), self._files.file_system
         try:
-            disk.write_atomic(copy, [found.data], durable=False)
+            disk.write_atomic(copy, [found.shard(index)], durable=False)
             pieces = self._thinned(index, copy)
         finally:
             disk.unlink(copy)
-        if pieces is None:
-            return 0
-        shard = b"".join(pieces)
-        self._shared.replace_chunk(index, shard, found.etag)
-        disk.unlink(self._index.shard_path(index))  # it is fetched again when it is read
-        return len(found.data) - len(shard)
+        return None if pieces is None else b"".join(pieces)
 
     def repair(self, about: Mapping[str, Any]) -> None:
         """As in the base class; from the store if it has the array."""

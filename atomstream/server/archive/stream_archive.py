@@ -270,6 +270,9 @@ class StreamArchive:
         """Add the chunks that other servers have stored since; returns their indices. Here there are none."""
         return []
 
+    def merge_chunks(self) -> None:
+        """Merge all short chunks of an ended stream into larger objects. In a folder each chunk is a file."""
+
     def note_unreadable(self, index: int, why: str) -> None:
         """Note that the shard of a chunk is damaged, as its reader found."""
         self._index.note_unreadable(index, why)

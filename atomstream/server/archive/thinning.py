@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.errors import ShardError
+from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.column import COLUMN_CHUNK, Column
@@ -116,17 +117,19 @@ class ThinnedFrames:
         with ShardFile(path, trailer.stamps.dims, geometry.dtype, geometry.chunk_size) as shard:
             return np.asarray(shard.layout.index[:, 0] != ABSENT)
 
-    def remove(self, index: int) -> int:
+    def remove(self, index: int, planned: IndexSet | None = None) -> int:
         """Remove the frames of one chunk that ``frame_kept`` does not name; returns the bytes that became free.
+
+        Those of other ``planned`` chunks that are in the same object may be removed with them.
 
         Raises:
             ShardError: the shard is damaged; it was not changed. OSError: from the disk; the same.
         """
         with self._stripes[index % len(self._stripes)]:
             self._files.check_not_deleted()
-            return self._remove(index)
+            return self._remove(index, planned or IndexSet())
 
-    def _remove(self, index: int) -> int:
+    def _remove(self, index: int, planned: IndexSet) -> int:
         path = self._index.shard_path(index)
         pieces = self._thinned(index, path)
         if pieces is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -165,6 +165,13 @@ class LocalStore:
                     self._file_system.remove_folder(folder)
         except OSError as error:
             raise self._failed(key, error) from None
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove objects; see :meth:`.store.Store.delete_all`."""
+        for key in keys:
+            check_key(key)
+        for key in keys:
+            self.delete(key)
 
     def close(self) -> None:
         """Does nothing: no file stays open."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,9 @@ from atomstream.server.ports.store import (
     check_key,
     checked_content,
 )
+from atomstream.system.log_privacy import get_logger
 
+log = get_logger("atomstream.server")
 CONNECT_S: Final = 2.0
 REQUEST_S: Final = 20.0
 """Longest time of one attempt in s: a chunk of 41 MB needs 2 MB/s."""
@@ -72,6 +74,7 @@ class S3Store:
         }
         self._authority = None if authority is None else authority.read_bytes()
         self._bucket: Bucket | None = self._open()
+        self._deletes_many = True
 
     def _open(self, headers: dict[str, str] | None = None) -> Bucket:
         """The bucket. With ``headers``, each request has these and no checksum of the library."""
@@ -189,6 +192,22 @@ class S3Store:
                 obstore.delete(self._open_bucket, key)
         except ObjectMissingError:
             return
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove objects; see :meth:`.store.Store.delete_all`. One request for 1000 keys, if the store has this."""
+        for key in keys:
+            check_key(key)
+        if self._deletes_many and len(keys) > 1:
+            try:
+                with self._errors(keys[0]):
+                    obstore.delete(self._open_bucket, keys)
+            except (ObjectMissingError, StoreUnavailableError):  # for example a store without this request
+                log.debug("%s: several objects can't be deleted at once", self.name)
+            else:
+                return
+        for key in keys:
+            self.delete(key)
+        self._deletes_many = self._deletes_many and len(keys) < 2
 
     def close(self) -> None:
         """Close the connections."""

@@ -166,6 +166,10 @@ class Store(Protocol):
         """Remove an object; a missing one is no error."""
         ...
 
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove objects, in few requests; missing ones are no error. Some may be removed when it fails."""
+        ...
+
     def close(self) -> None:
         """Close the connections. The store can't be used afterwards."""
         ...

@@ -186,6 +186,7 @@ class Retention:
         archive = await self._streams.archive(data_id)
         before = (await self._streams.current(data_id)).thinning
         await asyncio.to_thread(archive.follow, all_chunks=True)
+        await asyncio.to_thread(archive.merge_chunks)  # not meanwhile: what is merged then has all its frames
         if before is None or before.complete or not before.planned:
             events = await self._events(data_id)
             since = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).isoformat(timespec="seconds")
@@ -201,14 +202,15 @@ class Retention:
             await self._streams.change(data_id, thinning=before)
         freed = 0
         stored = archive.stored()
-        for index in (
-            stored & IndexSet.parse(before.chunks, max_index=MAX_CHUNK_INDEX) if before.chunks else stored
-        ):
+        planned = stored
+        if before.chunks:
+            planned = stored & IndexSet.parse(before.chunks, max_index=MAX_CHUNK_INDEX)
+        for index in planned:
             if self._must_end or await self._why_busy(data_id):
                 await self._note(data_id, archive, before, freed, complete=False)
                 return None
             try:
-                freed += await asyncio.to_thread(archive.thinned.remove, index)
+                freed += await asyncio.to_thread(archive.thinned.remove, index, planned)
             except (ShardError, FileNotFoundError) as error:  # a damaged chunk stays as it is
                 archive.note_unreadable(index, str(error))
         await self._note(data_id, archive, before, freed, complete=True)

@@ -37,23 +37,27 @@ class Archives:
 class SharedArchives(Archives):
     """The archives of a server whose streams are in ``store``; the folders are caches of it.
 
-    ``copies`` is False if the process that analyses a stream copies its columns and results to the store.
+    ``copies`` is False if the process that analyses a stream copies its columns and results to the store. Short chunks
+    of a new stream are merged into objects of at least ``object_s`` seconds; 0: they are not.
     Methods also raise StoreUnavailableError.
     """
 
-    def __init__(self, store: Store, *, copies: bool = True) -> None:
+    def __init__(self, store: Store, *, copies: bool = True, object_s: float = 0.0) -> None:
         # Imported here: a server with its own data folder needs none of it.
         from atomstream.server.archive.cached_archive import CachedArchive
         from atomstream.server.archive.shared_stream import SharedStream
 
         self.store = store
         self._copies = copies
+        self._object_s = object_s
         self._stream, self._kind = SharedStream, CachedArchive
 
     def create(self, folder: Path, about: Mapping[str, Any], damage: StreamDamage) -> StreamArchive:
         """As in the base class, in the store first."""
         shared = self._stream(self.store, folder.name)
-        return self._kind.create_shared(folder, about, shared, damage=damage, copies=self._copies)
+        return self._kind.create_shared(
+            folder, about, shared, damage=damage, copies=self._copies, object_s=self._object_s
+        )
 
     def exists(self, folder: Path) -> bool:
         """True: whether the store has it is found by opening it."""
@@ -65,7 +69,14 @@ class SharedArchives(Archives):
         return open_checked(
             folder,
             damage,
-            partial(self._kind.open_shared, folder, shared, damage=damage, copies=self._copies),
+            partial(
+                self._kind.open_shared,
+                folder,
+                shared,
+                damage=damage,
+                copies=self._copies,
+                object_s=self._object_s,
+            ),
         )
 
     def delete_stored(self, data_id: str) -> None:

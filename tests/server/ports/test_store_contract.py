@@ -138,6 +138,19 @@ def test_keys_and_children(store: Store) -> None:
     assert sorted(store.keys("s")) == ["s/1/c/0/0", "s/1/doc", "s/10"]
 
 
+def test_many_objects_are_removed(store: Store) -> None:
+    """Missing ones are no error, and others stay; a key of another kind removes nothing."""
+    for name in "abc":
+        store.put(f"many/{name}", b"x")
+    store.delete_all([])
+    with pytest.raises(ValueError, match="can't be the key"):
+        store.delete_all(["many/a", "many/../a"])
+    store.delete_all(["many/a", "many/missing", "many/c"])
+    assert list(store.keys("many")) == ["many/b"]
+    store.delete_all(["many/b"])
+    assert list(store.keys("many")) == []
+
+
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/./b", "a\\b", "a\nb"])
 def test_impossible_keys_are_refused(store: Store, key: str) -> None:
     """Keys that mean another object, or none, in one of the stores."""

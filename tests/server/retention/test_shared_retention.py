@@ -222,10 +222,16 @@ class DyingStore(LocalStore):
         return etag
 
 
-async def test_a_kill_at_every_step(tmp_path: Path, serve: Serve, memory_path: Path) -> None:
-    """Each frame is as before or removed as planned; another server completes it from an empty cache."""
+@pytest.mark.parametrize(("object_s", "least"), [(0.0, 5), (1.3, 3)])
+async def test_a_kill_at_every_step(
+    serve: Serve, memory_path: Path, object_s: float, least: int
+) -> None:
+    """Each frame is as before or removed as planned; another server completes it from an empty cache.
+
+    Four chunks are four objects, or merged into two.
+    """
     place = memory_path / "store"
-    server = await serve(store=str(place), api_key=KEY, retention=RULES)
+    server = await serve(store=str(place), api_key=KEY, retention=RULES, object_s=object_s)
     data_id = await a_stream(server)
     retention, streams = server.context.retention, server.context.streams
     shutil.copytree(place, memory_path / "before")
@@ -260,4 +266,4 @@ async def test_a_kill_at_every_step(tmp_path: Path, serve: Serve, memory_path: P
         await retention.thin(data_id, 5, 0.0)
         check_thinned(opened("last", LocalStore(place)).frames(0, 24))
         assert np.flatnonzero(zarr_of(place, data_id)[KEPT][:]).tolist() == LEFT
-    assert partial > 5
+    assert partial > least
