@@ -19,7 +19,19 @@ from pathlib import Path
 from tests.cluster.kill_rig import CHUNK, FPS, KINDS, OUTAGE_S, OUTAGES, Outcome, Rig, running_cluster
 
 HEADS = (
-    *("part", "times", "frames", "lost", "altered", "unmerged", "no result", "doubled", "gaps", "differing", "refused"),
+    *(
+        "part",
+        "times",
+        "frames",
+        "lost",
+        "altered",
+        "unmerged",
+        "no result",
+        "doubled",
+        "gaps",
+        "differing",
+        "refused",
+    ),
     *("longest hole s", "results after end s", "caught up s"),
 )
 SECONDS_EACH = 10.0
@@ -61,7 +73,14 @@ async def _run(rows: list[str] | tuple[str, ...], times: int, n_streams: int, pa
 
 
 def _cells(row: str, times: int, n_frames: int, outcome: Outcome) -> list[str]:
-    counts = (outcome.lost, outcome.altered, outcome.unmerged, outcome.without_result, outcome.doubled, outcome.gaps)
+    counts = (
+        outcome.lost,
+        outcome.altered,
+        outcome.unmerged,
+        outcome.without_result,
+        outcome.doubled,
+        outcome.gaps,
+    )
     more = (outcome.differing, outcome.refused, outcome.hole_s, outcome.after_end_s, outcome.caught_up_s)
     return [row, str(times), str(n_frames), *map(str, counts), *map(str, more)]
 

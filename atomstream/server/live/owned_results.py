@@ -127,8 +127,10 @@ class OwnedResults(StreamResults):
     async def _run_live(self, live: LiveAnalysis) -> None:
         try:
             await super()._run_live(live)
-        except OutdatedWriterError:
-            self._set_outdated()  # before anybody who waits for a chunk goes on
+        except Exception:
+            # Before anybody who waits for a chunk goes on: the notices are delivered again, and open the stream again
+            # from its last snapshot. Else they would count as done, or wait for an end that does not come.
+            self._set_outdated()
             raise
 
     # -- inputs of users ---------------------------------------------------------------------------------

@@ -299,7 +299,10 @@ def test_a_damaged_chunk_is_not_merged(server: Server, store: Store) -> None:
 
 
 def killed_after_each_request(
-    folder: Path, tmp_path: Path, work: Callable[[CachedArchive], object], check: Callable[[Store, Server], None]
+    folder: Path,
+    tmp_path: Path,
+    work: Callable[[CachedArchive], object],
+    check: Callable[[Store, Server], None],
 ) -> int:
     """Let ``work`` fail after 0, 1, 2 ... requests, each time on a new copy of the store in ``folder``: afterwards, and
     after it was done again by another process, ``check`` must hold. Returns the number of its requests."""
