@@ -172,6 +172,7 @@ def _recording(recorder: Recorder, stats: StreamerStats) -> dict[str, Any] | Non
         "data_id": recording.data_id,
         "name": recording.request.name,
         "sample": recording.request.sample,
+        "rpm": recording.request.rpm,
         "seconds": recording.seconds,
         "frames": recording.frames,
         "lost": recording.lost,

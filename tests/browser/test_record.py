@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from atomstream.record.recorder import Recorder
+from atomstream.record.snapshot import snapshot
 from atomstream.record.states import RecorderState
+from atomstream.record.web import live
 from atomstream.record.web.app import listen, serving, url_of
 from tests.browser.accessibility import violations
 from tests.browser.assertions import expect
@@ -51,9 +55,7 @@ async def test_a_growth_is_recorded_from_the_page(
         await page.keyboard.press("Enter")
         await expect(page.locator("#marks .label")).to_have_text(["Ga shutter open", "Mark 1"])
         await until(recorder, lambda: recorder.recording and recorder.recording.saved_ms)
-        assert (
-            await page.locator("#name").get_attribute("placeholder") != "date and time"
-        )  # the recording's name
+        await expect(page.locator("#name")).to_have_value(HOSTILE.replace("\u202e", "\ufffd"))
         await expect(page.locator("#state-line")).to_contain_text("0 frames lost")
         await expect(page.locator("#state-line")).to_contain_text(re.compile(r"saved up to \d\d:\d\d:\d\d"))
         assert "\n".join(await violations(page)) == ""
@@ -83,3 +85,48 @@ async def test_a_growth_is_recorded_from_the_page(
         await context.close()
     assert recorder.entries[0].name == HOSTILE.strip()
     assert recorder.entries[0].frames > 0  # all were captured before the button was pressed
+
+
+async def test_two_pages_and_a_recorder_that_hangs(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page shows the name of a recording that another one began; none shows a state that has become old."""
+    camera, listening, hangs = ManualCamera(), listen(0), asyncio.Event()
+
+    async def shown(recorder: Recorder) -> dict[str, Any]:
+        while hangs.is_set():
+            await asyncio.sleep(0.01)
+        return await snapshot(recorder)
+
+    monkeypatch.setattr(live, "snapshot", shown)
+    async with (
+        recording_of(tmp_path, camera, monkeypatch) as recorder,
+        serving(listening, recorder) as sessions,
+    ):
+        pages = [await (await browser.new_context()).new_page() for _ in range(2)]
+        for page in pages:
+            await page.goto(url_of(listening) + sessions.make_link())
+            await expect(page.locator("#state-word")).to_have_text("Not recording")
+        one, two = pages
+        await two.locator("#name").fill("for later")
+        await two.locator("#rpm").fill("5")
+        await taken(recorder, camera, 0, 1, 2)
+        await one.locator("#sample").fill("GaN-14")
+        await one.locator("#name").fill("Growth 12")
+        await one.locator("#record").click()
+        for page in pages:
+            await expect(page.locator("#state-word")).to_have_text("Recording")
+            await expect(page.locator("#name")).to_have_value("Growth 12")
+            await expect(page.locator("#sample")).to_have_value("GaN-14")
+            await expect(page.locator("#rpm")).to_have_value("0")
+            await expect(page.locator("#name")).to_be_disabled()
+        hangs.set()
+        await expect(one.locator("#state-word")).to_have_text("Recorder does not answer")
+        await expect(one.locator("#state-time")).to_have_text("")
+        await expect(one.locator("#state-line")).to_contain_text("It answered last at")
+        hangs.clear()
+        await expect(one.locator("#state-word")).to_have_text("Recording")
+        await one.locator("#stop").click()
+        await expect(two.locator("#state-word")).to_have_text("Not recording")
+        await expect(two.locator("#name")).to_have_value("for later")
+        await expect(two.locator("#rpm")).to_have_value("5")

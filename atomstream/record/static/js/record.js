@@ -12,14 +12,20 @@ import { clockTime, Marks } from "./marks.js";
 import { number, SourceDialog } from "./source_dialog.js";
 
 const RETRY_MS = 1000;
+const SILENT_MS = 2500;
+const WATCH_EACH_MS = 500;
 const STALE_S = 3;
 const BEHIND_S = 1.5;
 const WORDS = { idle: "Not recording", recording: "Recording", paused: "Paused", finishing: "Saving" };
 const WHERE = { recording: "being recorded", saved: "on this computer", interrupted: "interrupted; saved until then", sent: "on the server", gone: "not on this computer any more" };
 const BEFORE_S = [0, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 
+const FIELDS = ["name", "sample", "rpm"];
+
 let state = null;
 let heard = 0;
+let heardAt = 0;
+let entered = null;
 const marks = new Marks();
 const source = new SourceDialog(() => state?.camera?.plan ?? null);
 const recordings = new KeyedList(byId("recordings"));
@@ -30,6 +36,7 @@ function listen() {
   socket.onmessage = (event) => {
     state = JSON.parse(event.data);
     heard = Date.now();
+    heardAt = performance.now();
     show();
   };
   socket.onclose = async () => {
@@ -69,13 +76,23 @@ function show() {
   if (camera === null) setText(byId("stage-empty"), "No camera is open: choose one with “Camera”.");
   setText(byId("server-line"), serverText(state.server));
   source.setLocked(active);
-  for (const id of ["name", "sample", "rpm"]) byId(id).disabled = active;
-  byId("name").placeholder = active && recording ? visible(recording.name) : "date and time";
+  showFields(active ? recording : null);
   if (state.exposure) showExposure(state.exposure);
   marks.show(active || (recording && !state.early_marks.length) ? recording.marks : state.early_marks, active);
   recordings.show(state.recordings.map((one) => [one.data_id, JSON.stringify(one), () => row(one)]));
   messages.show(state.messages.map((one) => [`${one.time_ms}${one.text}`, "", () => el("li", {}, el("span", { class: "num" }, clockTime(one.time_ms)), el("span", { dir: "auto" }, visible(one.text)))]).reverse());
   document.title = `${active ? `${WORDS[now]} ${byId("state-time").textContent} · ` : ""}atomstream recorder`;
+}
+
+/** During a recording the fields show its own values, wherever it was started; then what was entered here before. */
+function showFields(recording) {
+  if (recording && !entered) entered = FIELDS.map((id) => byId(id).value);
+  const values = recording ? [visible(recording.name), visible(recording.sample ?? ""), String(recording.rpm)] : entered;
+  FIELDS.forEach((id, k) => {
+    byId(id).disabled = Boolean(recording);
+    if (values && byId(id).value !== values[k]) byId(id).value = values[k];
+  });
+  if (!recording) entered = null;
 }
 
 /** The state in one line: frames lost, saved up to, disk left; after a recording, how it ended. */
@@ -151,13 +168,18 @@ function row(one) {
     el("td", { class: state }, WHERE[one.state] ?? visible(String(one.state))));
 }
 
+/** The state comes four times a second. A recorder that hangs does not close the connection. */
+function watch() {
+  if (heardAt && performance.now() - heardAt > SILENT_MS && !document.body.classList.contains("gone")) showGone();
+}
+
 /** The recorder does not answer: what is shown is not so any more. */
 function showGone() {
   byId("state-panel").dataset.state = "gone";
   setText(byId("state-word"), "Recorder does not answer");
   setText(byId("state-time"), "");
   const saved = state?.state !== "idle" && state?.recording?.saved_ms ? `The recording was saved up to ${clockTime(state.recording.saved_ms)}. ` : "";
-  setText(byId("state-line"), heard ? `It answered last at ${clockTime(heard)}. ${saved}Start atomstream record again; it shows the new address.` : "");
+  setText(byId("state-line"), heard ? `It answered last at ${clockTime(heard)}. ${saved}If it does not come back, start atomstream record again: it shows the new address.` : "");
   for (const id of ["record", "pause", "stop", "mark", "before-row"]) setHidden(byId(id), true);
   setText(byId("camera-line"), "");
   document.body.classList.add("gone");
@@ -209,6 +231,7 @@ setUpCrop(croppable, (x, y, width, height) => {
   source.show({ crop: [left + x, top + y, width, height] });
 });
 setUpTheme();
+setInterval(watch, WATCH_EACH_MS);
 ask("/session").then(() => {
   listen();
   new LivePicture();
