@@ -12,6 +12,7 @@ import pytest
 from tests.browser.assertions import expect, playwright
 from tests.browser.growth import Growth
 from tests.live_server import LiveServer
+from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -61,6 +62,7 @@ CASES: list[tuple[dict[str, Any], str, bool, str]] = [
     ({**ENDED, "analysis": BEHIND}, "Analysing, 35 %", True, "^35 %"),
     ({**ENDED, "analysis": {**ALL, "reanalysis": True}}, "Analysing again", False, "earlier results"),
     ({**ENDED, "analysis": DONE, "link": False}, "Complete", False, "No connection"),
+    ({**ENDED, "analysis": {**EMPTY, "status": "ended"}}, "Complete", False, "^No frames were received"),
 ]
 
 
@@ -98,8 +100,11 @@ async def test_the_digits_lose_their_colour(logged_in: Any, growth: Growth, serv
     )
     assert await page.evaluate(GREY)
     await until_live(page, growth)
+    clock_set_back = "() => { const now = Date.now.bind(Date); Date.now = () => now() - 3600e3; }"
+    await page.evaluate(clock_set_back)
     await server.stop()
     await expect(page.locator("#status")).to_have_text("No connection")
+    assert not re.search(" 0 seconds old", await page.locator("#age").inner_text())
     await expect(page.locator("#health-text")).to_have_text("No connection")
     assert await page.evaluate(GREY)
 
@@ -121,3 +126,23 @@ async def test_an_abandoned_stream_is_ended(logged_in: Any, server: LiveServer) 
         await expect(page.locator("#abandoned")).to_be_hidden()
         await expect(page.locator("#age")).to_have_text(re.compile("^Analysed "))
         assert not await page.evaluate(GREY)
+
+
+async def test_a_stream_that_is_deleted_or_has_no_frames(
+    logged_in: Any, growth: Growth, server: LiveServer
+) -> None:
+    """The numbers of a stream that was deleted meanwhile are grey; one without frames does not wait for them."""
+    page = logged_in
+    empty = await growth.streamer.initialize(20.0, 0.0, 40, "Nothing")
+    await growth.streamer.finalize(empty)
+    await page.goto(f"/streams/{empty}")
+    await expect(page.locator("#age")).to_have_text("No frames were received.")
+    await expect(page.locator("#rate-why")).to_have_text("No frames were received.")
+    await expect(page.locator("#stage-empty")).to_have_text("No frames were received.")
+    await growth.show(page, 8.0)
+    async with WireClient(server) as client:
+        assert (await client.ask("DELETE", f"/rheed/stream/{growth.data_id}"))[0] == 200
+    await expect(page.locator("#status")).to_have_text("Deleted")
+    await expect(page.locator("#name")).to_have_text("Growth 001 (deleted)")
+    await expect(page.locator("#notice")).to_contain_text("was deleted")
+    assert await page.evaluate(GREY)

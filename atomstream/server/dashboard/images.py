@@ -281,7 +281,7 @@ async def single_picture(request: web.Request) -> web.Response:
     pictures = context_of(request).readers.pictures
     picture = await pictures.run(request, lambda: source.picture(source.frame_at(at), root))
     if picture is None:
-        raise HttpError(404, "This stream has no frames yet, or those near this time were removed.")
+        raise HttpError(404, "This stream has no frames, or those near this time were removed.")
     return web.Response(
         body=picture.to_bytes(),
         content_type="application/octet-stream",

@@ -87,7 +87,7 @@ async def thumbnail(request: web.Request) -> web.Response:
     ended = about.status in ENDED_STATUSES
     made = await context.readers.pictures.run(request, lambda: thumbnails.get(archive, ended=ended))
     if made is None:
-        raise HttpError(404, "This stream has no frames yet, or they were removed.")
+        raise HttpError(404, "This stream has no frames, or they were removed.")
     return web.Response(
         body=made,
         content_type="application/octet-stream",

@@ -58,7 +58,7 @@ async def _download(request: web.Request, endings: tuple[str, ...]) -> web.Respo
     context, data_id = context_of(request), request.match_info["data_id"].lower()
     archive = await context.streams.archive(data_id)
     if archive.geometry is None:
-        raise HttpError(404, f"Stream {data_id} has no frames yet.")
+        raise HttpError(404, f"Stream {data_id} has no frames.")
     ending = next((one for one in endings if _is_installed(one)), endings[-1])
     url = f"{base_url(context, request)}{path(EXPORT_PATH, data_id=data_id)}?to={ending}"
     return json_reply({"url": url, "file_name": f"atomstream-{data_id}.{ending}"})

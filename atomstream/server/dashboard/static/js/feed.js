@@ -24,7 +24,7 @@ export class Feed {
       this.connect();
     } catch (error) {
       if (error.status === 401) return;
-      if (error.status === 404) {
+      if (error.status === 404 || error.status === 410) {
         this.handlers.gone?.(error);
         return;
       }

@@ -22,6 +22,7 @@ export function freshness({ status, link, chunkS, silentS, ageS, analysis }) {
   if (!OPEN.includes(status)) {
     if (running && analysis.reanalysis) return { ...made, label: "Analysing again", tone: "live", text: "Until it has finished, the page shows the earlier results." };
     if (running) return { ...made, label: `Analysing, ${share(analysis)}`, tone: "live", stale: behindS > limit, text: progress(analysis) };
+    if (status === "success" && analysis?.frames_stored === 0) return { ...made, text: "No frames were received." };
     const when = analysis?.newest_unix_ms ? `Analysed ${momentText(analysis.newest_unix_ms)}` : "";
     return { ...made, text: link ? when : `No connection to the server. ${when}` };
   }

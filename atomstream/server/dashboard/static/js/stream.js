@@ -61,9 +61,11 @@ const manage = new Manage(dataId, () => state.info, () => refreshInfo());
 const reanalysis = new Reanalysis(dataId, () => feed.open());
 const calibration = new Calibration(dataId, () => state.analysis, () => feed.open());
 const azimuths = new Azimuths(dataId, showNames);
-const state = { analysis: null, info: null, skew: 0, newestS: null, madeMs: null, storedMs: null, infoAt: 0, feedUp: true, infoUp: true, valuesAt: -Infinity, valuesTimer: null };
+const state = { analysis: null, info: null, skew: 0, serverMinusPage: -Infinity, newestS: null, madeMs: null, storedMs: null, infoAt: 0, feedUp: true, infoUp: true, gone: null, valuesAt: -Infinity, valuesTimer: null };
 
-const serverNow = () => Date.now() + state.skew;
+// The later of two clocks: the one that counts since the page was opened stops while the computer sleeps, and the
+// computer's time of day may be set back. So no number looks newer than it is.
+const serverNow = () => Math.max(Date.now() + state.skew, performance.now() + state.serverMinusPage);
 const elapsed = (ms) => (state.analysis?.origin_unix_ms ? duration((ms - state.analysis.origin_unix_ms) / 1000) : new Date(ms).toLocaleTimeString());
 new Annotations(dataId, { now: serverNow, elapsed, count: () => events.users.length, find: (id) => events.all.get(id), changed: applyEvent });
 
@@ -99,10 +101,7 @@ const feed = new Feed(dataId, {
     state.feedUp = up;
     showLink();
   },
-  gone: (error) => {
-    setHidden(byId("notice"), false);
-    setText(byId("notice"), error.message);
-  },
+  gone: showGone,
   hello: (message) => Object.assign(state.analysis, { origin_unix_ms: message.origin_unix_ms ?? state.analysis.origin_unix_ms, status: message.status }),
   batch: (message) => {
     state.madeMs = message.made_unix_ms ?? serverNow();
@@ -246,7 +245,7 @@ async function refreshInfo() {
     const couldWrite = mayWrite();
     setRight(info.right);
     if (mayWrite() !== couldWrite) regions.draw();
-    state.skew = info.server_unix_ms - Date.now();
+    Object.assign(state, { skew: info.server_unix_ms - Date.now(), serverMinusPage: info.server_unix_ms - performance.now() });
     state.newestS = Math.max(state.newestS ?? -Infinity, info.analysis.newest_s ?? -Infinity);
     if (!Number.isFinite(state.newestS)) state.newestS = null;
     showLink();
@@ -261,12 +260,23 @@ async function refreshInfo() {
       showLink();
     }
     if (error.status === 503) showProblems([{ text: error.message }]);
-    if (error.status !== 404 && error.status !== 410) return;
-    clearInterval(timer);
-    setText(byId("name"), error.status === 410 ? "Deleted stream" : "No such stream");
-    setHidden(byId("notice"), false);
-    setText(byId("notice"), error.message);
+    if (error.status === 404 || error.status === 410) showGone(error);
   }
+}
+
+/** The stream was deleted, or there is none: the numbers that are shown belong to nothing any more. */
+function showGone(error) {
+  clearInterval(timer);
+  state.gone = error;
+  const deleted = error.status === 410;
+  const name = state.info ? visible(state.info.name) : "";
+  setText(byId("name"), !deleted ? "No such stream" : name ? `${name} (deleted)` : "Deleted stream");
+  document.title = `${byId("name").textContent} · atomstream`;
+  byId("lamp").className = "lamp bad";
+  setText(byId("health-text"), deleted ? "Deleted" : "No stream");
+  showFresh();
+  setHidden(byId("notice"), false);
+  setText(byId("notice"), error.message);
 }
 
 function showInfo(info) {
@@ -279,6 +289,10 @@ function showInfo(info) {
   setText(byId("zarr-path"), info.zarr_path);
   setHidden(byId("mark"), info.status === "success");
   tiles.showNoViews(info.views_why);
+  if (tiles.setNoFrames(info.status === "success" && info.frames_stored === 0)) {
+    setText(byId("stage-empty"), "No frames were received.");
+    if (state.analysis) showValues();
+  }
   health.show(info, state.feedUp && state.infoUp, events.gaps);
   showReport(info, state.analysis, events.gaps);
   setLinks();
@@ -313,7 +327,14 @@ function resultAge() {
 }
 
 function showFresh() {
-  const { info } = state;
+  const { info, gone } = state;
+  if (gone) {
+    setText(byId("status"), gone.status === 410 ? "Deleted" : "");
+    byId("status").className = "status bad";
+    tiles.showAge({ text: gone.status === 410 ? "This stream was deleted. These are the last numbers that this page received." : "", stale: true });
+    setHidden(byId("abandoned"), true);
+    return;
+  }
   if (!info) return;
   const fresh = freshness({
     status: info.status,
@@ -333,7 +354,8 @@ function showFresh() {
 function showLink() {
   const up = state.feedUp && state.infoUp;
   showFresh();
-  if (state.info) health.show(state.info, up, events.gaps);
+  if (state.info && !state.gone) health.show(state.info, up, events.gaps);
+  if (state.gone) return;
   setHidden(byId("notice"), up);
   if (!up) setText(byId("notice"), "The connection to the server is lost. Reconnecting; the values on this page are not live.");
   document.body.dataset.link = up ? "up" : "down";

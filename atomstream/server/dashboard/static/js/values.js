@@ -4,6 +4,7 @@ import { brief, fixed, unitText, visible, withSigma } from "./format.js";
 
 const SPOKEN_EACH_MS = 10000;
 const MAX_VIEWS = 6;
+const NO_FRAMES = "no frames were received";
 
 /** [name of the value, title, { factor, unit, from }]: shown in this order where they make sense. */
 const TILES = [
@@ -40,6 +41,13 @@ export class Values {
     byId("tiles").append(parts.box);
     this.tiles.set(name, parts);
     return parts;
+  }
+
+  /** Notes whether the stream has ended without a frame; returns true if that is new. */
+  setNoFrames(noFrames) {
+    const isNew = noFrames && !this.noFrames;
+    this.noFrames = noFrames;
+    return isNew;
   }
 
   /** `nameOf(id)` returns the label of a view's azimuth; "" if it has none. */
@@ -111,13 +119,14 @@ export class Values {
     setText(byId("rate-value"), text.value);
     setText(byId("rate-sigma"), text.sigma ? `± ${text.sigma}` : "");
     setText(byId("rate-unit"), none ? "" : unitText(rate.unit));
-    setText(byId("rate-why"), none ? sentence(rate?.why ?? "no results yet") : rate.note ?? "");
+    const why = this.noFrames ? NO_FRAMES : rate?.why ?? "no results yet";
+    setText(byId("rate-why"), none ? sentence(why) : rate.note ?? "");
     byId("rate-why").classList.toggle("note", !none);
     const second = thickness?.value ? withSigma(thickness.value, thickness.sigma) : null;
     const perLayer = !none && period?.value ? `one oscillation in ${brief(period.value, 4)} s` : "";
     setText(byId("rate-second"), second ? `${second.value} ± ${second.sigma} nm/s` : perLayer);
     byId("rate-second").classList.toggle("nm", second !== null);
-    this.speak(none ? `Growth rate undetermined: ${rate?.why ?? "no results yet"}` : `Growth rate ${text.value} plus or minus ${text.sigma || "unknown"} ${unitText(rate.unit)}`);
+    this.speak(none ? `Growth rate undetermined: ${why}` : `Growth rate ${text.value} plus or minus ${text.sigma || "unknown"} ${unitText(rate.unit)}`);
   }
 
   /** For screen readers: at most every ten seconds, or at once when the rate appears or disappears. */
@@ -158,6 +167,7 @@ export class Values {
 
   /** The reason why there is no number; that of the growth rate is not repeated in each tile. */
   whyText(why) {
+    if (this.noFrames) return NO_FRAMES;
     return why && why === this.rateWhy ? "for the same reason as the growth rate" : why;
   }
 
