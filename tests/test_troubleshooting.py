@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from atomstream import errors
 from tests.paths import REPO
 
 PAGE: Final = (REPO / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -43,6 +44,17 @@ def test_the_message_exists(message: str) -> None:
     """Each fixed part of the message is in a text of the code, the longest ones all in texts of one kind of error."""
     missing = [part for part in parts(message) if not any(part in text for text in texts())]
     assert missing == []
+
+
+def test_every_class_of_errors_has_an_entry() -> None:
+    """The last table names each exception of the package once."""
+    classes = [
+        name
+        for name, one in vars(errors).items()
+        if isinstance(one, type) and issubclass(one, errors.AtomstreamError)
+    ]
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert sorted(rows) == sorted(classes)
 
 
 def test_messages_are_quoted_once() -> None:

@@ -74,8 +74,6 @@ class SpoolWriter:
             self._disk.submit(lambda: self._put(stream, spool, upload, shard))
 
     def _put(self, stream: StreamState, spool: StreamSpool, upload: Upload, shard: Shard) -> None:
-        if spool.closed and stream.ledger.is_resolved(upload.index):
-            return  # it was uploaded from memory and the stream ended before the encoder's thread asked for its record
         try:
             _describe(spool, shard)
             written = spool.put(shard)

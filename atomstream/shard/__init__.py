@@ -8,6 +8,7 @@ frame. Zarr readers ignore it, because they only read what the index refers to.
 
 from __future__ import annotations
 
+from atomstream.shard.batch_decoder import decode_frames
 from atomstream.shard.checksum import crc32c_of
 from atomstream.shard.decoder import ShardLayout, decode_shard, iter_frames
 from atomstream.shard.encoder import EncodedSlice, ShardEncoder, assemble
@@ -45,6 +46,7 @@ __all__ = [
     "assemble",
     "contiguous_index",
     "crc32c_of",
+    "decode_frames",
     "decode_shard",
     "dtype_name",
     "encoded_bound",

@@ -31,7 +31,7 @@ _LEAST_WINDOW_LIMIT: Final = 1 << 23
 _MOST_WINDOW_LIMIT: Final = 1 << 27
 """The largest zstd window that is accepted, in bytes, lies between these; RFC 8878 recommends the lower one."""
 
-_MOST_RATIO: Final = 1 << 15
+MOST_RATIO: Final = 1 << 15
 """Decoded bytes for one encoded byte: the shortest zstd block has 4 bytes and decodes to at most 128 KiB."""
 
 
@@ -111,12 +111,17 @@ def iter_frames(
     for k, (offset, nbytes) in zip(wanted, layout.index[list(wanted)].tolist(), strict=True):
         if offset == ABSENT:
             continue
-        if nbytes > 2 * size + 1024:  # endless empty blocks would decode to nothing, but slowly
+        if nbytes > longest_encoding(size):
             raise ShardError(f"Frame {k} of the shard has {nbytes} bytes encoded, {size} decoded.")
-        if size > nbytes * _MOST_RATIO:  # before anything is allocated for it
+        if size > nbytes * MOST_RATIO:  # before anything is allocated for it
             raise ShardError(f"Frame {k} of the shard has {nbytes} bytes, too few for {size} decoded ones.")
         raw = _decode_frame(decompressor, memoryview(fetch(offset, nbytes)), size, k)
         yield k, np.ndarray(shape, dtype, raw)
+
+
+def longest_encoding(size: int) -> int:
+    """The most encoded bytes that are accepted for a frame of ``size`` bytes: endless empty blocks would be slow."""
+    return 2 * size + 1024
 
 
 def _decode_frame(decompressor: zstandard.ZstdDecompressor, piece: memoryview, size: int, k: int) -> bytes:

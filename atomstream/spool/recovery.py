@@ -135,16 +135,14 @@ def load_journal_state(disk: FileSystem, folder: Path) -> JournalState:
 
 
 def verify_records(stream: StreamSpool) -> Iterator[VerifyResult | None]:
-    """Read and check the records that are pending at this call, lowest index first.
+    """Read and check all records that are pending now, lowest index first.
 
     Yields None after each window and a result after each record, so the caller can run other disk work in between.
     A damaged record is in quarantine, in the journal and in the log when its result is returned. Records that are
-    resolved meanwhile are skipped, and so are new ones: a resumed stream's own uploads deliver them.
+    resolved meanwhile are skipped.
     """
-    pending = (
-        stream.pending()
-    )  # not in the generator, which begins with its first step: new records may exist then
-    return (result for index in pending for result in _verify_record(stream, index))
+    for index in stream.pending():
+        yield from _verify_record(stream, index)
 
 
 class FolderRecovery:

@@ -69,11 +69,6 @@ class StreamSpool:
         """The stream's id."""
         return self.manifest.spec.data_id
 
-    @property
-    def closed(self) -> bool:
-        """True after :meth:`close`, :meth:`remove`, or a :meth:`remove_if_ended` that removed the folder."""
-        return self._closed
-
     def update_manifest(self, manifest: StreamManifest) -> None:
         """Write a changed manifest, durably: its geometry after the first chunk, or its rotation."""
         self._check_owner()

@@ -56,11 +56,8 @@ async def expire_old_chunks(pipeline: Pipeline, retention_s: float) -> None:
 
 
 async def _expired(pipeline: Pipeline, spool: StreamSpool, retention_s: float) -> list[int]:
-    def expire() -> list[int]:
-        return [] if spool.closed else spool.expire(retention_s)  # the stream may have ended meanwhile
-
     try:
-        return await pipeline.run_on_disk(expire)
+        return await pipeline.run_on_disk(lambda: spool.expire(retention_s))
     except SpoolError as error:
         spool_log.warning("%s", error)
         return []

@@ -1,4 +1,4 @@
-"""``atomstream cluster up`` and ``atomstream analyse`` as users run them."""
+"""``atomstream cluster up`` and ``atomstream analyse`` as users run them (issue 18)."""
 
 from __future__ import annotations
 

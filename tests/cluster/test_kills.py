@@ -1,4 +1,4 @@
-"""Every part of a cluster is killed while clients stream: nothing is lost, altered or doubled."""
+"""Every part of a cluster is killed while clients stream: nothing is lost, altered or doubled (issue 18)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ChunkConflictError, DrainTimeoutError, StreamFinalizedError
-from atomstream.streaming import recovery
 from tests.faults.fault_helpers import FPS, Film, StoredStream
 from tests.faults.short_retries import short_retries
 from tests.live_server import LiveServer
@@ -205,9 +204,7 @@ def test_the_streamer_equals_the_model_in_many_examples() -> None:
 def _try(how: settings) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
-    with short_retries(), pytest.MonkeyPatch.context() as patched:
-        # A streamer that is made during an outage waits so long for the server's list of chunks, in vain.
-        patched.setattr(recovery, "RESUME_WAIT_S", 0.2)
+    with short_retries():
         run_state_machine_as_test(StreamerMachine, settings=how)
 
 

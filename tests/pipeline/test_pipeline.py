@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from atomstream.errors import (
 )
 from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.spool_writer import SpoolWriter
 from atomstream.pipeline.upload import Upload
 from tests.pipeline.transports import (
     META,
@@ -36,7 +34,6 @@ from tests.pipeline.transports import (
     settings,
     spec,
 )
-from tests.spool.spool_helpers import new_stream
 
 
 async def test_chunks_arrive_equal(make: MakePipeline, transport: FakeTransport) -> None:
@@ -320,31 +317,6 @@ async def test_a_failed_encoding_reaches_the_caller(
 
 def _no_memory(*args: object, **rest: object) -> None:
     raise MemoryError("none left")
-
-
-async def test_a_late_record_of_an_ended_stream_is_not_written(
-    make: MakePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A slow encoder thread asks for a record when the chunk is stored and its folder removed: this is no failure."""
-    pipeline, go = make(), threading.Event()
-    folder = new_stream(tmp_path)
-    stream = pipeline.open(folder.manifest.spec, folder)
-    write = SpoolWriter.write
-
-    def late(*args: Any) -> None:
-        assert go.wait(60)
-        write(*args)
-
-    monkeypatch.setattr(SpoolWriter, "write", late)
-    await pipeline.push(stream, chunk_request(0))
-    await drained(stream)
-    await pipeline.run_on_disk(folder.remove)
-    go.set()
-    for thread in pipeline._encoder.stop():
-        await asyncio.to_thread(thread.join)
-    await pipeline.run_on_disk(lambda: None)
-    assert pipeline.failure is None
-    assert not folder.folder.exists()
 
 
 async def test_close_ends_waiting_pushes(transport: FakeTransport) -> None:

@@ -78,17 +78,6 @@ def test_records_resolved_meanwhile_are_skipped(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_records_written_meanwhile_are_skipped(tmp_path: Path) -> None:
-    """A resumed stream's own upload delivers its new chunk: a second one would end after the stream."""
-    left_behind(tmp_path, count=1)
-    stream = reopened(tmp_path)
-    steps = verify_records(stream)
-    stream.put(shard(1))
-    assert [step.index for step in steps if isinstance(step, SpooledChunk)] == [0]
-    assert stream.pending() == [0, 1]
-    stream.close()
-
-
 def test_an_unreadable_record_is_quarantined(tmp_path: Path) -> None:
     """A record that can't be read is moved into quarantine, where it can be tried again; the others are valid."""
     left_behind(tmp_path)

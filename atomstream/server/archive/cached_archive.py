@@ -293,14 +293,16 @@ class CachedArchive(StreamArchive):
         path = self.shard_file(index)
         return path if path.is_file() else self._fetch_shard(index, path)
 
-    def _chunk_frames(self, index: int, geometry: Geometry, wanted: range) -> Iterator[tuple[int, Frame]]:
+    def _read_chunk(
+        self, index: int, geometry: Geometry, places: list[int], out: Frame, threads: int
+    ) -> None:
         """As in the base class; a damaged copy in the folder is fetched again, and its frames are read again."""
         try:
-            yield from super()._chunk_frames(index, geometry, wanted)
+            super()._read_chunk(index, geometry, places, out, threads)
         except ShardError:
             path = self._fetch_shard(index, self.shard_file(index))
             self.files.note_repaired(path)
-            yield from super()._chunk_frames(index, geometry, wanted)
+            super()._read_chunk(index, geometry, places, out, threads)
 
     def _fetch_shard(self, index: int, path: Path) -> Path:
         try:

@@ -32,6 +32,7 @@ from atomstream.shard import (
     DtypeName,
     Fetch,
     ShardLayout,
+    decode_frames,
     index_nbytes,
     iter_frames,
     pack_index,
@@ -114,6 +115,16 @@ class ShardFile:
             yield k, frame
         for absent in expected:
             yield absent, self._black()
+
+    def read_into(self, wanted: Sequence[int], out: Frame, threads: int = 1) -> None:
+        """Decode frames of a stored shard into ``out``, (len(wanted), H, W); those without data are black.
+
+        Faster than :meth:`frames`, and only for shards that were checked when they were stored.
+
+        Raises:
+            ShardError: a frame is damaged.
+        """
+        decode_frames(self.fetch, self.layout, wanted, out, threads)
 
     def _black(self) -> Frame:
         if self._black_frame is None:

@@ -18,10 +18,12 @@ locks DIR. Every method blocks. ``OSError`` comes from the disk, and the same re
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
@@ -37,7 +39,7 @@ from atomstream.records import Frames
 from atomstream.server.archive.archive_files import SET_ASIDE, ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.damage import StreamDamage
-from atomstream.server.archive.frame_runs import FrameRuns
+from atomstream.server.archive.frame_runs import FrameRuns, Numbers
 from atomstream.server.archive.metadata import (
     ABOUT,
     ORIGIN,
@@ -364,18 +366,29 @@ class StreamArchive:
         Raises:
             ShardError: a stored shard is damaged. OSError: from the disk.
         """
+        start, stop, _ = slice(start, stop).indices(self.n_frames())
+        return self.frames_at(np.arange(start, stop, dtype=np.int64))
+
+    def frames_at(self, numbers: Numbers, threads: int = 1) -> Frames:
+        """Decoded frames with these ascending numbers, shape (n, H, W); missing ones are black.
+
+        ``threads`` is the number of threads that decode.
+
+        Raises:
+            ShardError: a stored shard is damaged. OSError: from the disk.
+        """
         geometry = self._index.geometry
         if geometry is None:
             return np.zeros((0, 0, 0), dtype=np.uint8)
-        start, stop, _ = slice(start, stop).indices(self.n_frames())
-        shape = (max(0, stop - start), geometry.height, geometry.width)
-        out: Frames = np.zeros(shape, dtype=geometry.dtype)
-        size = geometry.chunk_size
-        for index in range(start // size, -(-stop // size)):
-            first = index * size
-            wanted = range(max(start - first, 0), min(stop - first, self._index.size(index)))
-            for k, frame in self._chunk_frames(index, geometry, wanted):
-                out[first + k - start] = frame
+        out: Frames = np.zeros((len(numbers), geometry.height, geometry.width), dtype=geometry.dtype)
+        indices = numbers // geometry.chunk_size
+        bounds = [0, *(np.flatnonzero(np.diff(indices)) + 1).tolist(), len(numbers)]
+        for first, stop in itertools.pairwise(bounds if len(numbers) else ()):
+            index = int(indices[first])
+            places = (numbers[first:stop] - index * geometry.chunk_size).tolist()
+            there = bisect_left(places, self._index.size(index))
+            if there:
+                self._read_chunk(index, geometry, places[:there], out[first : first + there], threads)
         return out
 
     def write_values(
@@ -465,14 +478,15 @@ class StreamArchive:
         stream = f"Chunk {claims.index} of stream {self.folder.name}"
         return ConflictError(f"{stream} {what}. The stored chunks are not changed.", status=409)
 
-    def _chunk_frames(self, index: int, geometry: Geometry, wanted: range) -> Iterator[tuple[int, Frame]]:
-        if not wanted:
-            return
+    def _read_chunk(
+        self, index: int, geometry: Geometry, places: list[int], out: Frame, threads: int
+    ) -> None:
+        """Decode the frames at these ascending ``places`` of a stored chunk into ``out``."""
         dims = (self._index.size(index), geometry.height, geometry.width)
         path = self.local_shard(index)
         try:
             with ShardFile(path, dims, geometry.dtype, geometry.chunk_size) as shard:
-                yield from shard.frames(wanted)
+                shard.read_into(places, out, threads)
         except ShardError as error:
             self._index.note_unreadable(index, error)
             raise

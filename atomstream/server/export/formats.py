@@ -12,10 +12,11 @@ from typing import Final
 from atomstream.errors import ConfigError
 from atomstream.server.export.growth import Growth
 from atomstream.server.export.hdf5 import write_netcdf, write_nexus
-from atomstream.server.export.pictures import write_gif, write_mp4, write_tiff
+from atomstream.server.export.pictures import write_gif, write_mp4
 from atomstream.server.export.report import write_report
 from atomstream.server.export.snapshot import write_png
 from atomstream.server.export.table import write_csv
+from atomstream.server.export.tiff import write_tiff
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ FORMATS: Final = {
     "nc": Format(
         "application/x-netcdf", write_netcdf, ("h5py",), partial(write_netcdf, pixels=False), raw_pixels=True
     ),
-    "tiff": Format("image/tiff", write_tiff, ("tifffile",), raw_pixels=True),
-    "tif": Format("image/tiff", write_tiff, ("tifffile",), raw_pixels=True),
+    "tiff": Format("image/tiff", write_tiff, raw_pixels=True),
+    "tif": Format("image/tiff", write_tiff, raw_pixels=True),
     "mp4": Format("video/mp4", write_mp4, ("av", "PIL")),
     "gif": Format("image/gif", write_gif, ("PIL",)),
     "png": Format("image/png", write_png, ("matplotlib",)),

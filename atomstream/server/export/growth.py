@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +14,13 @@ from typing import Final
 
 import numpy as np
 
+from atomstream.config import usable_cores
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
 from atomstream.results import F64, TIME
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.downsampling import ColumnReader, column_dimension
-from atomstream.server.archive.frame_runs import Numbers
+from atomstream.server.archive.frame_runs import FrameRuns, Numbers
 from atomstream.server.archive.frame_search import nearest_frame
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
@@ -27,6 +31,9 @@ PIECE_BYTES: Final = 16 << 20
 
 ROWS: Final = 1 << 14
 """Most frames in a piece of values without pixels."""
+
+THREADS: Final = min(4, usable_cores())
+"""Threads that decode frames for one export. zstd runs without the interpreter lock, so they delay no event loop."""
 
 _TIMES: Final = frozenset({"time", TIME})
 
@@ -53,6 +60,8 @@ class Growth:
     status: AnalysisStatus
     archive: StreamArchive
     reader: ColumnReader
+    runs: FrameRuns
+    """Which frames are stored. All that is exported is of this moment, also while the stream goes on."""
     step: int = 1
     at_s: float = math.inf
     """Time of a snapshot in s; infinity: the newest frame."""
@@ -67,7 +76,7 @@ class Growth:
     @property
     def n_exported(self) -> int:
         """Number of frames that are exported."""
-        return -(-len(self.archive.frame_runs()) // self.step)
+        return -(-len(self.runs) // self.step)
 
     @property
     def origin(self) -> datetime | None:
@@ -97,48 +106,54 @@ class Growth:
                 "by the array frame_kept."
             )
 
-    def pieces(self, *, pixels: bool, columns: bool = True) -> Iterator[Piece]:
+    def pieces(self, *, pixels: bool, columns: bool = True) -> Generator[Piece, None, None]:
         """The exported frames in order, in pieces of bounded size.
+
+        A thread reads and decodes the next piece meanwhile, so two are in memory.
 
         Raises:
             ConfigError: with ``pixels``, if frames were removed by the rules of retention.
         """
         if pixels:
             self.check_pixels()
-        runs, geometry = self.archive.frame_runs(), self.archive.geometry
-        names = list(self.columns()) if columns else []
+        geometry = self.archive.geometry if pixels else None
         rows = ROWS
-        if pixels and geometry is not None:
+        if geometry is not None:
             rows = max(
                 1, PIECE_BYTES // (geometry.height * geometry.width * np.dtype(geometry.dtype).itemsize)
             )
-        for first in range(0, self.n_exported, rows):
+        names = list(self.columns()) if columns else []
+        context = copy_context()
+
+        def read(first: int) -> Piece:
             self.check()
             ranks = np.arange(first, min(first + rows, self.n_exported), dtype=np.int64) * self.step
-            numbers = runs.frames(ranks)
-            yield Piece(
+            numbers = self.runs.frames(ranks)
+            return Piece(
                 numbers,
                 self.reader.values_at(self.group / "time", numbers),
                 {name: self.reader.values_at(self.group / name, numbers) for name in names},
-                self._pixels(numbers) if pixels and geometry is not None else None,
+                None if geometry is None else self.archive.frames_at(numbers, THREADS),
             )
 
-    def _pixels(self, numbers: Numbers) -> Frames:
-        first, last = int(numbers[0]), int(numbers[-1])
-        if last - first + 1 == len(numbers):
-            return self.archive.frames(first, last + 1)
-        return np.concatenate([self.archive.frames(number, number + 1) for number in numbers.tolist()])
+        with ThreadPoolExecutor(1, thread_name_prefix="atomstream-export-read") as reader:
+            ahead: deque[Future[Piece]] = deque()
+            for first in range(0, self.n_exported, rows):
+                ahead.append(reader.submit(context.run, read, first))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def frame_at(self, rank: int) -> Frames | None:
         """One stored frame (H, W), counted from 0, or from the end if negative; None if there is none.
 
         For one that was removed, the nearest that is left.
         """
-        runs = self.archive.frame_runs()
-        if not len(runs):
+        if not len(self.runs):
             return None
         number = self.archive.thinned.nearest(
-            int(runs.frames(np.array([rank % len(runs)], dtype=np.int64))[0])
+            int(self.runs.frames(np.array([rank % len(self.runs)], dtype=np.int64))[0])
         )
         if number is None:
             return None

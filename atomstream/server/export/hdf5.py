@@ -1,12 +1,14 @@
 """HDF5 in the NeXus layout (``.h5``, ``.nxs``) and netCDF-4 (``.nc``), with frames, results, marks and calibration.
 
 NeXus: nexusformat.org, classes NXentry, NXdetector, NXdata, NXsample. netCDF-4 is HDF5 with dimension scales, so the
-same library writes it. Nothing is compressed: an export then runs at the speed of the disk, and every reader opens it.
+same library writes it. Nothing is compressed or divided into chunks: so an export runs
+at the speed of the disk, and every reader opens it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,8 +27,6 @@ TIME_NAMES: Final = {
     "time": "capture time from the stream's start",
     "frame": "number of the frame in the stream",
 }
-CHUNK_VALUES: Final = 1 << 13
-CHUNK_PIXELS: Final = 1 << 20
 
 
 def write_nexus(growth: Growth, path: Path, *, pixels: bool = True) -> None:
@@ -97,19 +97,19 @@ class _Tables:
         if self._detector is not None:
             self.frames = self._make_frames(self._detector, time, rows)
         at = 0
-        for piece in growth.pieces(pixels=self.frames is not None):
-            stop = at + len(piece.numbers)
-            time[at:stop], number[at:stop] = piece.time_s, piece.numbers
-            for name, column in piece.columns.items():
-                values[name][at:stop] = column
-            if self.frames is not None and piece.frames is not None:
-                self.frames[at:stop] = piece.frames
-            at = stop
-            check()
+        with closing(growth.pieces(pixels=self.frames is not None)) as pieces:
+            for piece in pieces:
+                stop = at + len(piece.numbers)
+                time[at:stop], number[at:stop] = piece.time_s, piece.numbers
+                for name, column in piece.columns.items():
+                    values[name][at:stop] = column
+                if self.frames is not None and piece.frames is not None:
+                    self.frames[at:stop] = piece.frames
+                at = stop
+                check()
 
     def _dataset(self, name: str, dtype: Any, unit: str, long_name: str, rows: int) -> h5py.Dataset:
-        chunks = (min(rows, CHUNK_VALUES),) if rows else None
-        made = self._group.create_dataset(name, (rows,), dtype, chunks=chunks)
+        made = self._group.create_dataset(name, (rows,), dtype)
         made.attrs["units"], made.attrs["long_name"] = _text(unit), _text(long_name)
         return made
 
@@ -117,9 +117,7 @@ class _Tables:
         geometry = self._growth.archive.geometry
         assert geometry is not None
         height, width = geometry.height, geometry.width
-        dtype = np.dtype(geometry.dtype)
-        chunk = min(max(rows, 1), max(1, CHUNK_PIXELS // (height * width * dtype.itemsize)))
-        made = group.create_dataset("frames", (rows, height, width), dtype, chunks=(chunk, height, width))
+        made = group.create_dataset("frames", (rows, height, width), np.dtype(geometry.dtype))
         made.attrs["units"], made.attrs["long_name"] = "counts", "RHEED frames"
         made.dims[0].attach_scale(time)
         for axis, (name, size) in enumerate((("y", height), ("x", width)), start=1):

@@ -1,8 +1,8 @@
-"""Frames as TIFF, MP4 or GIF. A film has the time and the growth rate of each frame below the picture."""
+"""Frames as a film, MP4 or GIF. A film has the time and the growth rate of each frame below the picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
-from atomstream.server.export.growth import Growth, Piece, plain_text
+from atomstream.server.export.growth import Growth, Piece
 from atomstream.server.export.table import RATE
 
 FILM_FPS: Final = 25
@@ -31,30 +31,6 @@ _X264: Final = {"preset": "veryfast", "rc-lookahead": "5", "bframes": "0", "thre
 """Few pictures in memory: the usual settings keep 60, which is 700 MB for 2048 x 2048."""
 _LEVELS_FROM: Final = 64
 """Number of frames, spread over the stream, from which the brightness of a film is set."""
-
-
-def write_tiff(growth: Growth, path: Path) -> None:
-    """Write the frames as a TIFF stack with their full bit depth; ImageJ and napari read time steps from it."""
-    import tifffile
-
-    geometry = growth.archive.geometry
-    if geometry is None:
-        raise ConfigError("The stream has no frames yet.")
-    shape = (growth.n_exported, geometry.height, geometry.width)
-    pages = (frame for piece in growth.pieces(pixels=True, columns=False) for frame in _frames(piece))
-    with tifffile.TiffWriter(path, bigtiff=True) as writer:
-        writer.write(
-            pages,
-            shape=shape,
-            dtype=np.dtype(geometry.dtype),
-            photometric="minisblack",
-            metadata={
-                "axes": "TYX",
-                "fps": growth.metadata.fps / growth.step,
-                "Name": plain_text(growth.metadata.name),
-            },
-            software="atomstream",
-        )
 
 
 def write_mp4(growth: Growth, path: Path) -> None:
@@ -107,10 +83,10 @@ class _Film:
     @classmethod
     def of(cls, growth: Growth, fps: int, most: int | None = None) -> _Film:
         """A film of every n-th frame, so that it plays at real speed with ``fps`` pictures a second."""
-        geometry, stored = growth.archive.geometry, len(growth.archive.frame_runs())
+        geometry, stored = growth.archive.geometry, len(growth.runs)
         growth.check_pixels()
         if geometry is None or not stored:
-            raise ConfigError("The stream has no frames yet.")
+            raise ConfigError("The stream has no frames.")
         step = max(growth.step, round(growth.metadata.fps / fps) or 1)
         if most is not None:
             step = max(step, -(-stored // most))
@@ -128,11 +104,12 @@ class _Film:
         size = (width + width % 2, height + height % 2)
         return cls(chosen, low, max(high, low + 1.0), size, binning)
 
-    def pictures(self) -> Iterator[npt.NDArray[np.uint8]]:
+    def pictures(self) -> Generator[npt.NDArray[np.uint8], None, None]:
         """The pictures (height, width), uint8."""
-        for piece in self.growth.pieces(pixels=True):
-            for k, frame in enumerate(_frames(piece)):
-                yield self._picture(_binned(frame, self.binning), self._caption(piece, k))
+        with closing(self.growth.pieces(pixels=True)) as pieces:
+            for piece in pieces:
+                for k, frame in enumerate(_frames(piece)):
+                    yield self._picture(_binned(frame, self.binning), self._caption(piece, k))
 
     def _picture(self, frame: npt.NDArray[Any], caption: str) -> npt.NDArray[np.uint8]:
         from PIL import Image, ImageDraw, ImageFont

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,9 @@ MORE_FONTS: Final = (
     "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Hebrew", "Noto Sans Arabic", "Noto Sans Symbols 2",
 )  # fmt: skip
 """Fonts of systems for the characters that :data:`FONT` does not have, such as Chinese ones; the first that has it."""
+
+NO_GLYPH: Final = "\N{WHITE VERTICAL RECTANGLE}"
+"""Stands for a character without a font. Unlike other boxes it is hardly used in names."""
 
 A4_INCHES: Final = (8.27, 11.69)
 POINTS: Final = 1500
@@ -96,7 +99,7 @@ def write_report(growth: Growth, path: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = _Curves.of(growth)
-    about = {"Title": plain(growth.metadata.name), "Creator": f"atomstream {__version__}"}
+    about = {"Title": plain_text(growth.metadata.name), "Creator": f"atomstream {__version__}"}
     content = io.BytesIO()  # matplotlib would leave a file open that it can't write
     with styled(), PdfPages(content, metadata=about) as pdf:
         for draw in (_first_page, _second_page):
@@ -138,12 +141,13 @@ class _Curves:
         whole = replace(growth, step=1)
         per_point = max(1, -(-whole.n_exported // POINTS))
         times, low, high = list[F64](), dict[str, list[F64]](), dict[str, list[F64]]()
-        for piece in whole.pieces(pixels=False):
-            edges = np.arange(0, len(piece.numbers), per_point)
-            times.append(piece.time_s[edges])
-            for name in wanted:
-                low.setdefault(name, []).append(np.fmin.reduceat(piece.columns[name], edges))
-                high.setdefault(name, []).append(np.fmax.reduceat(piece.columns[name], edges))
+        with closing(whole.pieces(pixels=False)) as pieces:
+            for piece in pieces:
+                edges = np.arange(0, len(piece.numbers), per_point)
+                times.append(piece.time_s[edges])
+                for name in wanted:
+                    low.setdefault(name, []).append(np.fmin.reduceat(piece.columns[name], edges))
+                    high.setdefault(name, []).append(np.fmax.reduceat(piece.columns[name], edges))
         return cls(
             np.concatenate([*times, np.empty(0)]),
             {name: np.concatenate(parts) for name, parts in low.items()},
@@ -296,6 +300,12 @@ def _table(
 
 
 def _foot(figure: Figure, number: int) -> None:
+    from matplotlib.text import Text
+
+    note = glyph_note(text.get_text() for text in figure.findobj(Text))
+    if note:
+        note += ", such as Noto Sans CJK for Chinese; the title of this file has the whole name"
+        figure.text(0.08, 0.05, note, fontsize=7, color="0.4")
     figure.text(0.08, 0.035, f"atomstream {__version__}", fontsize=7, color="0.4")
     figure.text(0.92, 0.035, f"page {number} of 2", fontsize=7, color="0.4", ha="right")
 
@@ -320,28 +330,44 @@ def _clock(time_s: float | None) -> str:
 def plain(text: Any, most: int = 60) -> str:
     """A user's text on one line, without the dollar signs that matplotlib would read as formulas.
 
-    A character that none of the server's fonts has is replaced by a box.
+    A character that none of the server's fonts has is replaced by :data:`NO_GLYPH`; :func:`glyph_note` explains it.
     """
-    line = " ".join(plain_text(str(text)).split())
-    line = "".join(char if _has_glyph(char) else "\N{WHITE SQUARE}" for char in line)
+    line, fonts = " ".join(plain_text(str(text)).split()), _installed()
+    line = "".join(char if _has_glyph(char, fonts) else NO_GLYPH for char in line)
     line = line if len(line) <= most else line[: most - 1].rstrip() + "…"
     return line.replace("$", r"\$")
 
 
-@cache
-def _installed() -> list[str]:
-    """Those of :data:`MORE_FONTS` that this computer has."""
+def glyph_note(texts: Iterable[str]) -> str:
+    """What :data:`NO_GLYPH` in one of these texts means; empty if none has it."""
+    if not any(NO_GLYPH in text for text in texts):
+        return ""
+    return f"{NO_GLYPH}: a character that no font of the server has"
+
+
+def _installed() -> tuple[str, ...]:
+    """Those of :data:`MORE_FONTS` that this computer has now: matplotlib also lists fonts that were removed."""
     from matplotlib import font_manager
 
-    known = set(font_manager.get_font_names())
-    return [name for name in MORE_FONTS if name in known]
+    paths = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.name in MORE_FONTS}
+    return tuple(name for name in MORE_FONTS if name in paths and _opens(paths[name]))
+
+
+def _opens(path: str) -> bool:
+    from matplotlib import font_manager
+
+    try:
+        font_manager.get_font(path)
+    except (OSError, RuntimeError):
+        return False
+    return Path(path).is_file()
 
 
 @cache
-def _has_glyph(char: str) -> bool:
+def _has_glyph(char: str, fonts: tuple[str, ...]) -> bool:
     from matplotlib import font_manager
 
     return any(
         font_manager.get_font(font_manager.findfont(name)).get_char_index(ord(char))
-        for name in (FONT, *_installed())
+        for name in (FONT, *fonts)
     )

@@ -11,7 +11,7 @@ import numpy as np
 from atomstream.errors import ConfigError
 from atomstream.results import rounded
 from atomstream.server.export.growth import Growth, utc_text
-from atomstream.server.export.report import plain, styled
+from atomstream.server.export.report import glyph_note, plain, styled
 from atomstream.server.export.table import RATE
 from atomstream.version import __version__
 
@@ -27,7 +27,7 @@ def write_png(growth: Growth, path: Path) -> None:
     """
     found = growth.frame_near(growth.at_s)
     if found is None:
-        raise ConfigError("The stream has no frames yet, or those near this time were removed.")
+        raise ConfigError("The stream has no frames, or those near this time were removed.")
     number, frame = found
     height, width = frame.shape
     content = io.BytesIO()  # matplotlib would leave a file open that it can't write
@@ -71,4 +71,5 @@ def _lines(growth: Growth, number: int) -> list[str]:
     )
     name = plain(growth.metadata.name, 80)
     sample = f" ({plain(growth.metadata.sample.name, 40)})" if growth.metadata.sample else ""
-    return [f"{name}{sample}", ", ".join(when), f"growth rate: {text}"]
+    lines = [f"{name}{sample}", ", ".join(when), f"growth rate: {text}"]
+    return [line for line in (*lines, glyph_note(lines)) if line]

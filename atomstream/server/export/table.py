@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
-from bisect import bisect_right
+import math
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TextIO
 
-from atomstream.results import Event
-from atomstream.server.export.growth import Growth, Piece, plain_text, utc_text
+import numpy as np
+
+from atomstream.results import F64, Event
+from atomstream.server.export.growth import Growth, Piece, plain_text
 
 RATE = "growth_rate_ml_s"
 FORMULA_SIGNS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -27,46 +31,73 @@ def write_csv(growth: Growth, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*header, "segment", "marks"])
-        _Rows(growth, file).write(writer)
+        rows = _Rows(growth)
+        with closing(growth.pieces(pixels=False)) as pieces:
+            for piece in pieces:
+                writer.writerows(rows.of(piece))
 
 
 class _Rows:
-    def __init__(self, growth: Growth, file: TextIO) -> None:
+    def __init__(self, growth: Growth) -> None:
         self._growth = growth
-        self._file = file
         status = growth.status
         self._origin_ms = status.origin_unix_ms
         self._segments = [one for one in status.segments if one.start_s is not None]
-        self._starts = [one.start_s or 0.0 for one in self._segments]
-        self._marks = [one for one in status.events if one.by == "user" and one.time_s is not None]
+        self._starts = np.array([one.start_s or 0.0 for one in self._segments])
+        self._ends = np.array([math.inf if one.end_s is None else one.end_s for one in self._segments])
+        self._numbers = np.array([str(one.number) for one in self._segments])
+        self._marks = deque(one for one in status.events if one.by == "user" and one.time_s is not None)
 
-    def write(self, writer: Any) -> None:
-        for piece in self._growth.pieces(pixels=False):
-            writer.writerows(self._row(piece, k) for k in range(len(piece.numbers)))
-
-    def _row(self, piece: Piece, k: int) -> list[str]:
-        time_s = float(piece.time_s[k])
-        known = time_s == time_s
-        unix_ms = self._origin_ms + 1e3 * time_s if known and self._origin_ms is not None else None
-        row = [str(piece.numbers[k]), number_text(time_s), utc_text(unix_ms)]
-        row += [number_text(float(values[k])) for values in piece.columns.values()]
+    def of(self, piece: Piece) -> Iterator[tuple[str, ...]]:
+        """The cells of each row of a piece. The pieces must be given in order."""
+        origin_ms = math.nan if self._origin_ms is None else self._origin_ms
+        cells = [
+            list(map(str, piece.numbers.tolist())),
+            _texts(piece.time_s),
+            _utc_texts(origin_ms + 1e3 * piece.time_s),
+            *(_texts(values) for values in piece.columns.values()),
+        ]
         layer_nm = self._growth.layer_nm
         if layer_nm is not None and RATE in piece.columns:
-            row.append(number_text(float(piece.columns[RATE][k]) * layer_nm))
-        return [*row, self._segment(time_s) if known else "", self._due_marks(time_s) if known else ""]
+            cells.append(_texts(piece.columns[RATE] * layer_nm))
+        return zip(*cells, self._segment_cells(piece.time_s), self._mark_cells(piece.time_s), strict=True)
 
-    def _segment(self, time_s: float) -> str:
-        at = bisect_right(self._starts, time_s) - 1
-        if at < 0:
-            return ""
-        segment = self._segments[at]
-        return str(segment.number) if segment.end_s is None or time_s <= segment.end_s else ""
+    def _segment_cells(self, time_s: F64) -> list[str]:
+        if not self._segments:
+            return [""] * len(time_s)
+        at = np.searchsorted(self._starts, time_s, side="right") - 1
+        inside = (at >= 0) & (time_s <= self._ends[at])
+        cells: list[str] = np.where(inside, self._numbers[at], "").tolist()
+        return cells
 
-    def _due_marks(self, time_s: float) -> str:
-        due = []
-        while self._marks and (self._marks[0].time_s or 0.0) <= time_s:
-            due.append(safe_text(_with_value(self._marks.pop(0))))
-        return "; ".join(due)
+    def _mark_cells(self, time_s: F64) -> list[str]:
+        cells = [""] * len(time_s)
+        known = np.flatnonzero(np.isfinite(time_s))
+        latest = np.maximum.accumulate(time_s[known])
+        while self._marks:
+            due = int(np.searchsorted(latest, self._marks[0].time_s or 0.0))  # the first frame at or after it
+            if due == len(known):
+                break
+            text, k = safe_text(_with_value(self._marks.popleft())), int(known[due])
+            cells[k] = f"{cells[k]}; {text}" if cells[k] else text
+        return cells
+
+
+def _texts(values: F64) -> list[str]:
+    """The texts of numbers. Most results stay the same for many frames, so equal neighbours are formatted once."""
+    same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
+    starts = np.flatnonzero(np.concatenate([[True], ~same])[: len(values)])
+    texts = np.array([number_text(value) for value in values[starts].tolist()], dtype=object)
+    repeated: list[str] = np.repeat(texts, np.diff(np.append(starts, len(values)))).tolist()
+    return repeated
+
+
+def _utc_texts(unix_ms: F64) -> list[str]:
+    """As :func:`utc_text`, of many times; empty for NaN."""
+    known = np.isfinite(unix_ms)
+    microseconds = np.rint(np.where(known, unix_ms, 0.0) * 1e3).astype("datetime64[us]")
+    texts = np.datetime_as_string(microseconds.astype("datetime64[ms]"), unit="ms").tolist()
+    return [f"{text}Z" if one else "" for text, one in zip(texts, known.tolist(), strict=True)]
 
 
 def _with_value(mark: Event) -> str:

@@ -127,10 +127,8 @@ class OwnedResults(StreamResults):
     async def _run_live(self, live: LiveAnalysis) -> None:
         try:
             await super()._run_live(live)
-        except Exception:
-            # Before anybody who waits for a chunk goes on: the notices are delivered again, and open the stream again
-            # from its last snapshot. Else they would count as done, or wait for an end that does not come.
-            self._set_outdated()
+        except OutdatedWriterError:
+            self._set_outdated()  # before anybody who waits for a chunk goes on
             raise
 
     # -- inputs of users ---------------------------------------------------------------------------------

@@ -296,8 +296,7 @@ class StoredFrames:
         wanted = range(*part.indices(len(self)))
         frames: Frames = np.zeros((len(wanted), *self._shard.layout.dims[1:]), self._dtype)
         with _reading():
-            for k, frame in self._shard.frames(wanted):
-                frames[k - wanted.start] = frame
+            self._shard.read_into(wanted, frames)
         return frames
 
 

@@ -169,7 +169,6 @@ class _Partition:
         self._arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
         self._running: dict[asyncio.Task[None], Msg] = {}
         self._returning = False
-        self._pulls = 0
 
     def hand_back(self) -> None:
         """Release the partition for another process."""
@@ -179,7 +178,7 @@ class _Partition:
     async def run(self, handler: Handler, lost: Lost) -> None:
         """Pull and handle notices until this is cancelled."""
         inbox = self._bus.client.new_inbox()
-        subscription = await self._bus.client.subscribe(f"{inbox}.*", cb=self._arrived.put)
+        subscription = await self._bus.client.subscribe(inbox, cb=self._arrived.put)
         keeping = asyncio.create_task(self._keep_alive(), name=f"atomstream partition {self.number} beats")
         try:
             while True:
@@ -204,11 +203,9 @@ class _Partition:
         request: dict[str, Any] = {"batch": _BATCH, "expires": int(expires_s * 1e9), "group": _GROUP}
         if self.pin:
             request["id"] = self.pin
-        self._pulls += 1
-        answers = f"{inbox}.{self._pulls}"
         with suppress(nats.errors.Error, OSError):
             path = f"$JS.API.CONSUMER.MSG.NEXT.{self._consumer}"
-            await self._bus.client.publish(path, json.dumps(request).encode(), reply=answers)
+            await self._bus.client.publish(path, json.dumps(request).encode(), reply=inbox)
         loop = asyncio.get_running_loop()
         until, taken = loop.time() + expires_s + 0.5, 0
         while taken < _BATCH and not self._returning:
@@ -226,10 +223,6 @@ class _Partition:
                 self._receive(message, handler)
                 if self.pin is not None and expires_s == _IDLE_PULL_S:
                     return  # from now on with the pin, and for shorter times
-            elif message.subject != answers:
-                # The late end of an earlier pull, of a process that was suspended for example. It says nothing about
-                # the present pin, and another pull for each of them would be one more at the same time for ever.
-                continue
             elif status == "423":  # another process is pinned
                 if self.pin is not None:
                     await self._drop(lost)

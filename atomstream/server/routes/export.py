@@ -66,6 +66,7 @@ async def export(request: web.Request) -> web.StreamResponse:
         await results.status(),
         archive,
         ColumnReader(),
+        await asyncio.to_thread(archive.frame_runs),
         step,
         math.inf if (at_s := number(query.get("time"), "time", 0.0, math.inf)) is None else at_s,
         lambda: _check_going_on(context, data_id, path),

@@ -49,7 +49,7 @@ async def growth_of(server: LiveServer, client: WireClient) -> Growth:
     await client.send(data_id, 0, make_frames(4))
     archive = await server.context.streams.archive(data_id)
     status = await (await server.context.results.of(data_id)).status()
-    return Growth(read_about(archive.about), status, archive, ColumnReader())
+    return Growth(read_about(archive.about), status, archive, ColumnReader(), archive.frame_runs())
 
 
 def hostile(growth: Growth) -> Growth:
@@ -114,30 +114,50 @@ async def test_hostile_texts(serve: Serve, tmp_path: Path) -> None:
         assert stack.asarray().shape == (4, *make_frames(4).shape[1:])
 
 
+async def test_a_stream_that_grows_meanwhile(serve: Serve, tmp_path: Path) -> None:
+    """Frames that are stored while an export runs are in none of its parts."""
+    server = await serve()
+    async with WireClient(server) as client:
+        growth = await growth_of(server, client)
+        await client.send(growth.metadata.data_id, 1, make_frames(4))
+    assert growth.archive.frames_stored() == 8
+    for ending in ("h5", "tiff", "csv"):
+        write_export(growth, ending, tmp_path / f"growth.{ending}")
+    with h5py.File(tmp_path / "growth.h5") as file:
+        assert len(file["entry/data/frames"]) == len(file["entry/results/time"]) == 4
+    assert len(tifffile.imread(tmp_path / "growth.tiff")) == 4
+    assert len(pd.read_csv(tmp_path / "growth.csv")) == 4
+
+
 async def test_a_name_in_a_font_of_the_system(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The report has Chinese characters where the computer has a font for them, and a box where it has none."""
+    """Chinese characters where the computer has a font for them; a box that is explained where it has none any more."""
     server = await serve()
     async with WireClient(server) as client:
         plain = await growth_of(server, client)
     growth = replace(plain, metadata=msgspec.structs.replace(plain.metadata, name="Wafer 基板"))
     monkeypatch.setattr(report, "MORE_FONTS", ("A font for one test",))
-    known = [*font_manager.fontManager.ttflist]
+    known, font = [*font_manager.fontManager.ttflist], tmp_path / "font.ttf"
     try:
-        for has_font in (False, True):
-            if has_font:
-                font_manager.fontManager.addfont(
-                    make_font(tmp_path / "font.ttf", report.MORE_FONTS[0], "基板")
-                )
-            report._installed.cache_clear()
-            report._has_glyph.cache_clear()
-            write_export(growth, "pdf", tmp_path / "report.pdf")
-            assert (b"Afontforonetest" in (tmp_path / "report.pdf").read_bytes()) is has_font
+        for step in ("no font", "installed", "removed"):
+            if step == "installed":
+                font_manager.fontManager.addfont(make_font(font, report.MORE_FONTS[0], "基板"))
+            if step == "removed":
+                font.unlink()
+            for ending in ("pdf", "png"):
+                write_export(growth, ending, tmp_path / f"report.{ending}")
+            written = (tmp_path / "report.pdf").read_bytes()
+            assert (b"Afontforonetest" in written) is (step == "installed")
+            assert "Wafer 基板".encode("utf-16-be") in written  # the title, in the file's metadata
+            page = Figure(figsize=report.A4_INCHES)
+            with report.styled():
+                report._first_page(page, growth, report._Curves.of(growth))
+            texts = [text.get_text() for text in page.texts]
+            assert texts[0] == ("Wafer 基板" if step == "installed" else "Wafer ▯▯")
+            assert any("no font of the server has" in text for text in texts) is (step != "installed")
     finally:
         font_manager.fontManager.ttflist[:] = known
-        report._installed.cache_clear()
-        report._has_glyph.cache_clear()
 
 
 def make_font(path: Path, name: str, characters: str) -> Path:

@@ -153,9 +153,21 @@ def test_csv(grown: Grown) -> None:
     assert table["segment"].iloc[100] >= 0
 
 
-def test_tiff(grown: Grown) -> None:
-    """The stack has every pixel."""
-    np.testing.assert_array_equal(tifffile.imread(grown.export("growth.tiff")), grown.frames)
+@pytest.mark.parametrize("big", [False, True])
+def test_tiff(grown: Grown, monkeypatch: pytest.MonkeyPatch, big: bool) -> None:
+    """Every pixel, for tifffile and for readers that follow the pages; offsets have 64 bits where 32 are too few."""
+    monkeypatch.setattr("atomstream.server.export.tiff.PAGES", 100)
+    if big:
+        monkeypatch.setattr("atomstream.server.export.tiff.CLASSIC_BYTES", 0)
+    path = grown.export(f"growth-{big}.tiff")
+    with tifffile.TiffFile(path) as stack:
+        assert (stack.is_bigtiff, len(stack.pages), stack.series[0].axes) == (big, N, "TYX")
+        np.testing.assert_array_equal(stack.asarray(), grown.frames)
+        for page in (0, 1, 99, 100, 101, N - 1):
+            np.testing.assert_array_equal(stack.pages[page].asarray(), grown.frames[page])
+    with Image.open(path) as pages:
+        pages.seek(N - 1)
+        np.testing.assert_array_equal(np.asarray(pages), grown.frames[-1])
 
 
 @pytest.mark.parametrize("name", ["growth.mp4", "growth.gif"])

@@ -1,4 +1,4 @@
-"""The ends of streams reach the process that analyses them, also between failures and late chunks."""
+"""The ends of streams reach the process that analyses them, also between failures and late chunks (issue 18)."""
 
 from __future__ import annotations
 

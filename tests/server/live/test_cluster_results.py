@@ -1,4 +1,4 @@
-"""One process analyses a stream and others follow: equal records everywhere, also after its death."""
+"""One process analyses a stream and others follow: equal records everywhere, also after its death (issue 18)."""
 
 from __future__ import annotations
 

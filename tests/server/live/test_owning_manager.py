@@ -1,4 +1,4 @@
-"""The process that analyses streams, driven by notices: deletions, and what the store has after the end."""
+"""The process that analyses streams, driven by notices: deletions, and what the store has after the end (issue 18)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,10 +13,9 @@ from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.damage import DamageLog
 from atomstream.server.catalogue.database import Database
 from atomstream.server.catalogue.streams_table import StreamsTable
-from atomstream.server.live.analyzer_client import AnalyzerClient
 from atomstream.server.live.owning_manager import OwningManager
 from atomstream.server.ports.placement import Notice
-from atomstream.server.ports.stream_log import BusUnavailableError, OutdatedWriterError
+from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.archives import SharedArchives
 from atomstream.server.streams.registry import StreamRegistry
@@ -178,27 +176,3 @@ async def test_a_stream_whose_frames_are_removed_is_not_analysed_again(
             await results.changed.wait()
     assert results.seq == before
     assert list(made.store.keys(f"streams/{ID}/analysis/running")) == []
-
-
-async def test_a_failed_analysis_begins_again_with_the_next_notice(
-    made: ClusterParts, analyst: OwningManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By an error that nobody expected: the notice does not count as done, and the end does not wait for ever."""
-    opened = AnalyzerClient.open
-    failures: list[AnalyzerClient] = []
-
-    async def fails_once(client: AnalyzerClient, *arguments: Any) -> None:
-        if not failures:
-            failures.append(client)
-            raise RuntimeError("unexpected")
-        await opened(client, *arguments)
-
-    monkeypatch.setattr(AnalyzerClient, "open", fails_once)
-    await made.send(growth(), 0)
-    async with asyncio.timeout(60):
-        with pytest.raises(OutdatedWriterError):
-            await analyst.handle(_chunk(0))
-        await asyncio.to_thread(lambda: made.server.update_about(status="success"))
-        await analyst.handle(Notice(data_id=ID, kind="end"))
-    assert failures
-    assert await made.results_log.last(ID) is not None

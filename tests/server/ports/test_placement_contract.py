@@ -182,25 +182,3 @@ async def test_what_was_not_done_goes_to_the_next_owner(nats_server: Nats) -> No
         async with working(second, done):
             await done.wait(1)
         assert done.notices == [Notice(data_id=STREAMS[0], kind="chunk", index=4)]
-
-
-async def test_a_late_end_of_an_earlier_pull_means_nothing(nats_server: Nats) -> None:
-    """A process that was suspended gets the ends of its earlier pulls, among them one that its pin is another's: it
-    keeps a partition that it owns by now, and asks for no more at the same time than before."""
-    from nats.aio.msg import Msg
-
-    async with jetstream(nats_server) as (placement,):
-        done = Done()
-        async with working(placement, done) as lost:
-            await placement.announce(Notice(data_id=STREAMS[0], kind="chunk"))
-            await done.wait(1)
-            partition = placement._partitions[partition_of(STREAMS[0])]
-            before = partition._pulls
-            for status in ("423", "408", "409") * 20:
-                late = Msg(placement._bus.client, subject="_INBOX.earlier.1", headers={"Status": status})
-                partition._arrived.put_nowait(late)
-            await placement.announce(Notice(data_id=STREAMS[0], kind="chunk", index=1))
-            await done.wait(2)
-            assert lost == []
-            assert placement.owned == [partition.number]
-            assert partition._pulls < before + 20
