@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from atomstream.config import number_in_range
+from atomstream.checks import number_in_range
 from atomstream.errors import ConfigError
 from atomstream.protocol import (
     CALIBRATION_LIMITS,

@@ -18,9 +18,10 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit, urlunsplit
 
+from atomstream.checks import checked_path, integer_in_range, number_in_range
 from atomstream.errors import ConfigError
 
 HOSTED_ENDPOINT = "https://api.atomscale.ai"
@@ -217,6 +218,8 @@ def home_expanded(path: str | os.PathLike[str]) -> Path:
 
 def resolve_spool_dir(explicit: str | os.PathLike[str] | None) -> Path:
     """The spool folder: ``explicit``, else ``$ATOMSTREAM_SPOOL_DIR``, else one in the user's state folder."""
+    if explicit is not None:
+        checked_path("spool_dir", explicit)
     chosen = explicit or os.environ.get("ATOMSTREAM_SPOOL_DIR")
     if chosen:
         return home_expanded(chosen).absolute()
@@ -280,41 +283,12 @@ def read_key_file(path: Path) -> str:
     return lines[0]
 
 
-def number_in_range(name: str, value: float, low: float, high: float, unit: str = "") -> float:
-    """Return ``value`` as a float if it is in [low, high].
-
-    Raises:
-        TypeError: not a number. ConfigError: not a number in that range.
-    """
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
-    number = float(value)
-    if math.isnan(number) or not low <= number <= high:
-        allowed = f"{low:g} .. {high:g} {unit}".rstrip()
-        raise ConfigError(f"{name}={value!r} is out of range: it must lie in {allowed}.")
-    return number
-
-
-def integer_in_range(name: str, value: int, low: int, high: int) -> int:
-    """Return ``value`` as an int if it is in [low, high]; numpy integers are allowed, floats and bools are not.
-
-    Raises:
-        TypeError: not an integer. ConfigError: out of range.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__} ({value!r}).")
-    number = value.__index__()
-    if not low <= number <= high:
-        raise ConfigError(f"{name}={number} is out of range: it must lie in {low} .. {high}.")
-    return number
-
-
 def _positive(name: str, value: float) -> None:
     number_in_range(name, value, 1e-3, 1e9)
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
         raise ConfigError(f"{name}={value!r} is unknown; it is one of {', '.join(map(repr, allowed))}.")
 
 

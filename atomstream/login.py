@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from atomstream.checks import checked_text
 from atomstream.config import (
     HOSTED_ENDPOINT,
     checked_api_key,
@@ -112,7 +113,11 @@ def resolve_login(api_key: str | None, endpoint: str | None) -> ServerLogin:
 
     Raises:
         ConfigError: an invalid endpoint or key, or one that is missing. Nothing was sent anywhere.
+        TypeError: one of them is no text.
     """
+    for name, value in (("api_key", api_key), ("endpoint", endpoint)):
+        if value is not None:
+            checked_text(name, value)
     address = explicit_endpoint(endpoint)
     given = (api_key or "").strip()
     key = given or environment_api_key() or ""

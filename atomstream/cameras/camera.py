@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.checks import checked_items, checked_number, checked_text, integer_in_range
 from atomstream.errors import CameraError, ConfigError
 
 Pixels: TypeAlias = npt.NDArray[Any]
@@ -52,12 +53,18 @@ class CameraSettings:
     pixel_format: str | None = None
 
     def __post_init__(self) -> None:
+        if self.pixel_format is not None:
+            checked_text("pixel_format", self.pixel_format)
         for name in ("exposure_ms", "fps"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not (math.isfinite(checked_number(name, value)) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be finite and above 0")
-        if self.gain is not None and not math.isfinite(self.gain):
+        if self.gain is not None and not math.isfinite(checked_number("gain", self.gain)):
             raise ConfigError(f"gain is {self.gain}; it must be finite")
+        if self.roi is not None:
+            region = checked_items("roi", self.roi, 4, "a Region (x, y, width, height)")
+            for name, value in zip(Region._fields, region, strict=True):
+                integer_in_range(f"roi {name}", value, -(1 << 31), 1 << 31)
         if self.roi is not None and (min(self.roi[:2]) < 0 or min(self.roi[2:]) < 1):
             raise ConfigError(
                 f"roi is {tuple(self.roi)}; it is x, y, width, height in pixels, width and height above 0"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from atomstream.cameras.camera import Camera, FoundCamera
+from atomstream.checks import checked_text
 from atomstream.errors import AtomstreamError, CameraError, ConfigError
 
 
@@ -44,7 +46,7 @@ def open_camera(name: str) -> Camera:
     Raises:
         ConfigError: there is no such kind, its driver is not installed, or the rest of the name is invalid.
     """
-    kind, _, which = name.partition(":")
+    kind, _, which = checked_text("name", name).partition(":")
     if kind not in ADAPTERS:
         examples = ", ".join(adapter.example for adapter in ADAPTERS.values())
         raise ConfigError(f"{name!r} is not the name of a camera; names look like {examples}")
@@ -52,16 +54,18 @@ def open_camera(name: str) -> Camera:
     return camera
 
 
-def list_cameras(kinds: list[str] | None = None) -> tuple[list[FoundCamera], dict[str, str]]:
+def list_cameras(kinds: Iterable[str] | None = None) -> tuple[list[FoundCamera], dict[str, str]]:
     """Search this computer for cameras of these kinds (None: all).
 
     Returns the cameras found, and for each kind that could not be searched the reason, such as a driver that is not
     installed.
     """
+    if isinstance(kinds, str) or not isinstance(kinds, Iterable | None):
+        raise TypeError(f"kinds must be a list of kinds, or None, not {kinds!r}")
     found: list[FoundCamera] = []
     not_searched: dict[str, str] = {}
     for kind in ADAPTERS if kinds is None else kinds:
-        if kind not in ADAPTERS:
+        if checked_text("kinds", kind) not in ADAPTERS:
             raise ConfigError(f"{kind!r} is no kind of camera; there are {', '.join(ADAPTERS)}")
         try:
             found += _camera_class(kind).found()

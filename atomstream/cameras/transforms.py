@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from atomstream.cameras.camera import Pixels, Region
+from atomstream.checks import checked_items, checked_number, integer_in_range
 from atomstream.errors import ConfigError
 from atomstream.sources import to_uint8
 
@@ -126,12 +127,21 @@ class Transforms:
     dark_name: str = "dark frame"
 
     def __post_init__(self) -> None:
-        if self.bin_factor < 1:
+        if integer_in_range("bin_factor", self.bin_factor, -(1 << 31), 1 << 31) < 1:
             raise ConfigError(f"the bin factor is {self.bin_factor}; it must be at least 1")
-        if self.degrees not in TURNS:
+        if integer_in_range("degrees", self.degrees, -(1 << 31), 1 << 31) not in TURNS:
             raise ConfigError(
                 f"the rotation is {self.degrees}; it must be one of {', '.join(map(str, TURNS))} degrees"
             )
+        for name, value, known in (
+            ("bin_mode", self.bin_mode, get_args(BinMode)),
+            ("direction", self.direction, (None, *get_args(Flip))),
+        ):
+            if not any(value is one or (isinstance(value, str) and value == one) for one in known):
+                raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(map(str, known))}")
+        if self.levels is not None:
+            for value in checked_items("levels", self.levels, 2, "a pair (low, high)"):
+                checked_number("levels", value)
         if self.levels is not None and not (
             math.isfinite(self.levels[0]) and self.levels[0] < self.levels[1] < math.inf
         ):

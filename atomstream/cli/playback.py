@@ -18,7 +18,7 @@ from atomstream.cli.exit_codes import ExitCode
 from atomstream.counted import counted
 from atomstream.errors import AtomstreamError, CameraError, ConfigError, DrainTimeoutError
 from atomstream.records import ClockStatus, Frames
-from atomstream.sources import DamagedSourceError, FrameSource, Gap, SourceChunk, paced
+from atomstream.sources import DamagedSourceError, FrameSource, Gap, Growing, SourceChunk, paced
 from atomstream.sources.frame_source import Indices
 from atomstream.streaming import RHEEDStreamer
 from atomstream.streaming.statistics import StreamerStats, StreamStats
@@ -142,14 +142,18 @@ class Playback:
                 for item in marked:
                     self._progress.frames_sent += send(item)
         except KeyboardInterrupt:
-            self._interrupted = True
-            self._console.write(
-                "Ctrl-C: reading stopped. Delivering the frames read so far; Ctrl-C again exits at once."
-            )
+            self.interrupted()
         except SourceReadError as error:
             self._source_error = str(error)
             self._damage = error.__cause__ if isinstance(error.__cause__, DamagedSourceError) else None
             self._console.write(f"atomstream: {error} Frames read before are delivered.")
+
+    def interrupted(self) -> None:
+        """Note that the user has ended the reading by Ctrl-C."""
+        self._interrupted = True
+        self._console.write(
+            "Ctrl-C: reading stopped. Delivering the frames read so far; Ctrl-C again exits at once."
+        )
 
     def _missing(self) -> Missing:
         gaps = tuple(self._source.gaps) if self._source is not None else ()
@@ -188,6 +192,24 @@ def _mark_source_errors(items: Iterable[Item]) -> Generator[Item, None, None]:
             close()
 
 
+def following(
+    chunks: Iterator[SourceChunk], source: Growing, playback: Playback
+) -> Generator[SourceChunk, None, None]:
+    """Yield the chunks of a file that grows. The first Ctrl-C ends it, and its last frames are yielded."""
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except KeyboardInterrupt:
+            if source.stopped:
+                raise
+            source.stop()
+            playback.interrupted()
+            continue
+        if chunk is None:
+            return
+        yield chunk
+
+
 FPS_TOLERANCE = 0.01
 """If the frame rate of a file differs by more from the camera's, its times are for display and are ignored."""
 
@@ -217,6 +239,11 @@ class PlaybackPlan:
         self._start_ms: float | None = None
         self._chunks_sent = 0
         self._frames_sent = 0
+
+    def follow(self, age_s: float) -> None:
+        """Use the chunks' times, of which the first one was ``age_s`` seconds ago: a file that is being written."""
+        self._pace, self._uses_times = False, True
+        self._start_ms = self._now_ms() - 1000.0 * age_s
 
     def chunks(self, chunks: Iterable[SourceChunk], *, pace: bool) -> Iterable[SourceChunk]:
         """Yield the chunks of the source, in real time if ``pace``, else as fast as possible."""

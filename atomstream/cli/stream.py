@@ -41,6 +41,8 @@ class StreamOptions:
     tags: tuple[str, ...]
     azimuth: str | None
     pace: bool
+    follow: bool
+    idle_end_s: float | None
     drain_timeout_s: float | None
     reading: dict[str, Any]
     """Arguments of :func:`open_source`."""
@@ -68,6 +70,16 @@ class StreamOptions:
 @click.option("--azimuth", help="Crystal azimuth, such as [110]; stationary streams only.")
 @click.option("--pace/--no-pace", default=True, help="In real time (default), or as fast as possible.")
 @click.option(
+    "--follow", is_flag=True, help="SOURCE is being written: go on as it grows, until Ctrl-C or --idle-end."
+)
+@click.option(
+    "--idle-end",
+    "idle_end_s",
+    type=click.FloatRange(min=0.0),
+    metavar="S",
+    help="End --follow after S s without a new frame.",
+)
+@click.option(
     "--drain-timeout",
     "drain_timeout_s",
     type=float,
@@ -92,6 +104,9 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
     --gain, --roi, --pixel-format and --fps set the camera. --dark, --crop, --bin, --rotate, --flip and --levels
     change the frames before the upload, in this order; the stream's attributes record it.
 
+    A file that a program is still writing is streamed as it grows by --follow: TIFF, HDF5 in SWMR mode, raw pixels,
+    Zarr, AVI and MKV. Frames of a folder of images: --camera folder:PATH.
+
     Ctrl-C stops reading and delivers the frames read so far; a second Ctrl-C exits at once.
 
     \b
@@ -99,6 +114,7 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
       atomstream stream growth.npy --fps 120 --endpoint http://127.0.0.1:8765
       atomstream stream growth.avi --rpm 15 --sample "GaN-2025-001" --tag night
       atomstream stream stack.tif --fps 20 --levels 0 4095 --no-pace
+      atomstream stream live.h5 --fps 30 --follow --idle-end 60
       atomstream stream growth.npy --fps 120 --layer-thickness 0.3905 --layer-unit "unit cell"
     """
     from atomstream.cli.playback import playback_report
@@ -131,6 +147,12 @@ def _check_recording(options: StreamOptions) -> None:
     """Raise ConfigError if no recording is given, or an option that is for cameras only."""
     if not options.sources:
         raise ConfigError("Nothing to stream: give a recording as SOURCE, or a camera with --camera NAME.")
+    if options.follow and len(options.sources) > 1:
+        raise ConfigError("--follow is for one SOURCE.")
+    if options.idle_end_s is not None and not options.follow:
+        raise ConfigError("--idle-end is for --follow only.")
+    if options.follow and not options.pace:
+        raise ConfigError("--follow streams frames as they are written: leave out --no-pace.")
     settings = options.camera_settings
     for flag, value in (
         ("--seconds", options.seconds),
@@ -156,6 +178,10 @@ def _stream_camera(
         for key, value in options.reading.items()
         if key != "levels" and value not in {None, "auto", "name", False}
     ]
+    if options.follow or options.idle_end_s is not None:
+        raise ConfigError(
+            "--follow and --idle-end are for a SOURCE that grows; a camera streams until it is stopped."
+        )
     if options.sources or reading or not options.pace:
         given = ", ".join(["SOURCE"] * bool(options.sources) + ["--no-pace"] * (not options.pace) + reading)
         raise ConfigError(f"With --camera leave out what is for recordings: {given}.")
@@ -172,12 +198,24 @@ def _stream_camera(
 
 
 def _stream(options: StreamOptions, endpoint: str | None, api_key: str | None) -> Outcome:
-    from atomstream.cli.playback import Playback, PlaybackPlan, closing_soon, note_recording
-    from atomstream.sources import ReadAhead, open_sources
+    from atomstream.cli.playback import Playback, PlaybackPlan, closing_soon, following, note_recording
+    from atomstream.sources import ReadAhead, follow_source, open_sources
     from atomstream.streaming import RHEEDStreamer
 
     login = resolve_login(api_key, endpoint)
-    source = open_sources(options.sources, **options.reading)
+    source: FrameSource
+    growing = None
+    if options.follow:
+        source = growing = follow_source(
+            options.sources[0],
+            idle_end_s=options.idle_end_s,
+            fps=options.fps,
+            **(
+                options.reading | {"skip_damaged": True}
+            ),  # the frames come only once: it goes on behind damage
+        )
+    else:
+        source = open_sources(options.sources, **options.reading)
     fps = _fps(options, source)
     chunk_size = options.chunk_size or max(1, math.ceil(2.0 * fps))
     with closing_soon(RHEEDStreamer(login.api_key, login.endpoint, when_unreachable="raise")) as streamer:
@@ -189,7 +227,10 @@ def _stream(options: StreamOptions, endpoint: str | None, api_key: str | None) -
         note_recording(streamer, data_id, found | options.transforms.attributes())
         plan = PlaybackPlan(streamer, data_id, source, fps, options.transforms)
         playback = Playback(console, streamer, data_id, source.n_frames, options.drain_timeout_s, source)
-        with ReadAhead(source.chunks(chunk_size)) as chunks:
+        with ReadAhead(source.chunks(chunk_size), stop=growing.stop if growing else None) as chunks:
+            if growing is not None:
+                plan.follow(growing.age_s())
+                return playback.run(following(chunks, growing, playback), plan.send)
             return playback.run(plan.chunks(chunks, pace=options.pace), plan.send)
 
 

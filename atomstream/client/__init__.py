@@ -7,6 +7,7 @@ from atomstream.client.async_stream_data import AsyncFrames, AsyncStreamData
 from atomstream.client.blocking_client import Client
 from atomstream.client.comparison import compare
 from atomstream.client.dataset import open_stream
+from atomstream.client.hosted_calls import ProjectData, SampleData
 from atomstream.client.signal import Signal
 from atomstream.client.stream_data import LazyFrames, StreamData
 from atomstream.client.stream_entry import StreamEntry
@@ -17,6 +18,8 @@ __all__ = [
     "AsyncStreamData",
     "Client",
     "LazyFrames",
+    "ProjectData",
+    "SampleData",
     "Signal",
     "StreamData",
     "StreamEntry",

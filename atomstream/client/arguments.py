@@ -20,6 +20,18 @@ _STATUSES: Final = (
 """Those of streams, and those that the hosted service has for files."""
 
 
+_ALIASES: Final = {
+    "rheed_stationary": ("rheed",), "rheed_rotating": ("rheed",),
+    "all": ("rheed", "tool_state"), "metrology": ("tool_state",), "pl": ("photoluminescence",),
+}  # fmt: skip
+_TYPES: Final = (
+    "rheed", "rheed_image", "tool_state", "xps", "xrd", "photoluminescence",
+    "raman", "recipe", "optical", "ellipsometry",
+)  # fmt: skip
+DATA_TYPES: Final[dict[str, tuple[str, ...]]] = {name: (name,) for name in _TYPES} | _ALIASES
+"""Types of data of the hosted service, and what is searched for. An atomstream server has RHEED and signals."""
+
+
 def texts(name: str, given: Any) -> list[str]:
     """Return one text, several or none as a list. Raises ConfigError if they are no texts."""
     if given is None:
@@ -32,6 +44,15 @@ def texts(name: str, given: Any) -> list[str]:
     return found
 
 
+def ids(name: str, given: Any) -> list[Any]:
+    """Return the ids that are given, one or several. Raises ConfigError if they are neither a text nor a list."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return [given]
+    if isinstance(given, (bytes, dict)):
+        raise ConfigError(f"{name} is {given!r}; it must be the id of a stream, or a list of ids.")
+    return list(given)
+
+
 def one_id(data_id: Any) -> str:
     """Return the id of a stream. Raises ConfigError if it is no text, or empty: a search for that finds any stream."""
     if not isinstance(data_id, str) or not data_id.strip():
@@ -39,13 +60,29 @@ def one_id(data_id: Any) -> str:
     return data_id
 
 
-def statuses(status: str | None) -> list[str]:
+def statuses(status: Any) -> list[str]:
     """Return the status to search for, none for any. Raises ConfigError for an unknown one."""
-    if status is None or status == "all":
+    if status is None or (isinstance(status, str) and status == "all"):
         return []
-    if status not in _STATUSES:
+    if not isinstance(status, str) or status not in _STATUSES:
         raise ConfigError(f"status is {status!r}; it must be one of {', '.join(_STATUSES)}, all.")
     return [status]
+
+
+def data_types(data_type: Any, kind: str) -> tuple[str, ...]:
+    """Return the types to search for. Raises ConfigError for an unknown one, and if ``kind`` is given as well."""
+    if not isinstance(data_type, str) or data_type not in DATA_TYPES:
+        raise ConfigError(f"data_type is {data_type!r}; it must be one of {', '.join(DATA_TYPES)}.")
+    if kind != "frames":
+        raise ConfigError(f"Give data_type={data_type!r} or kind={kind!r}, not both.")
+    return DATA_TYPES[data_type]
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False. Raises ConfigError for anything else."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}; it must be True or False.")
+    return value
 
 
 def pair(name: str, given: Any) -> tuple[Any, Any]:

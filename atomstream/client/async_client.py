@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Self, TypeAlias, overload
 
 import numpy as np
 
-from atomstream.client.arguments import Range, Texts, Times, moment, number, one_id, pair, statuses, texts
+from atomstream.checks import checked_path, integer_in_range, number_in_range
+from atomstream.client.arguments import (
+    Range,
+    Texts,
+    Times,
+    data_types,
+    flag,
+    ids,
+    moment,
+    number,
+    one_id,
+    pair,
+    statuses,
+    texts,
+)
 from atomstream.client.async_stream_data import AsyncStreamData
+from atomstream.client.hosted_calls import HostedCalls
 from atomstream.client.signal import Signal, signals_of
 from atomstream.client.stream_entry import FRAMES_TYPE, SIGNALS_TYPE, StreamEntry
-from atomstream.config import number_in_range
 from atomstream.errors import ConfigError, NotFoundError, ServerBusyError
 from atomstream.login import resolve_login
 from atomstream.protocol import PROJECTS_PATH, SAMPLES_PATH
@@ -24,10 +39,14 @@ from atomstream.system.files import LOCAL
 if TYPE_CHECKING:
     from atomstream.service.api import ServiceApi
 
+ROTATES: Final[dict[str | None, bool]] = {"rheed_rotating": True, "rheed_stationary": False}
+IDS_AT_ONCE: Final = 100
+"""Ids in one request: its address must stay short."""
+
 Kind: TypeAlias = Literal["frames", "signals", "all"]
 
 
-class AsyncClient:
+class AsyncClient(HostedCalls):
     """Searches the streams of a server and reads their frames and results. Use ``async with``, or await ``close``.
 
     :meth:`search`, :meth:`samples` and :meth:`projects` work with the hosted service too. Frames, results and exports
@@ -76,6 +95,9 @@ class AsyncClient:
         growth_length: Range = (None, None),
         upload_datetime: Times = (None, None),
         last_updated: Times = (None, None),
+        last_accessed_datetime: Times | None = None,
+        include_organization_data: bool = True,
+        data_type: str | None = None,
         kind: Kind = "frames",
     ) -> list[StreamEntry]:
         """The streams that fit all conditions, the newest first.
@@ -89,10 +111,16 @@ class AsyncClient:
             growth_length: shortest and longest length in seconds; None: no limit.
             upload_datetime: earliest and latest time of creation; one without a time zone is local time.
             last_updated: the same for the time of the last change.
+            last_accessed_datetime: another name of ``last_updated``.
+            include_organization_data: False: only streams of the key's owner (hosted service; those of an atomstream
+                server have one owner).
+            data_type: a type of the hosted service in place of ``kind``: ``"rheed"``, ``"rheed_stationary"``,
+                ``"rheed_rotating"``, ``"tool_state"``, ``"all"`` and others.
             kind: ``"frames"``, ``"signals"`` (of instruments; their length is given as 0), or ``"all"``.
 
         Raises:
-            ConfigError: an argument is not of these types, or ``kind`` or ``status`` is none of the known ones.
+            ConfigError: an argument is not of these types, or ``kind``, ``data_type`` or ``status`` is none of the
+                known ones.
         """
         filters: dict[str, str | list[str]] = {
             "keywords": [word for word in texts("keywords", keywords) if word.strip()],
@@ -100,26 +128,47 @@ class AsyncClient:
             "physical_sample_ids": texts("physical_sample_ids", physical_sample_ids),
             "project_ids": texts("project_ids", project_ids),
             "status": statuses(status),
-            "data_type": list(_data_types(kind)),
+            "data_type": list(_data_types(kind) if data_type is None else data_types(data_type, kind)),
         }
+        if not flag("include_organization_data", include_organization_data):
+            filters["include_organization_data"] = "False"
         for end, length in zip(("min", "max"), pair("growth_length", growth_length), strict=True):
             filters[f"growth_length_{end}"] = [] if length is None else [number("growth_length", length)]
+        if last_accessed_datetime is not None:
+            if last_updated != (None, None):
+                raise ConfigError("last_accessed_datetime is another name of last_updated: give one of them.")
+            last_updated = last_accessed_datetime
         for name, times in (("upload_datetime", upload_datetime), ("last_updated", last_updated)):
             for end, when in zip(("min", "max"), pair(name, times), strict=True):
                 filters[f"{name}_{end}"] = [] if when is None else [moment(name, when)]
-        return [StreamEntry.of(one) for one in await self.api.reading.entries(filters)]
+        entries = [StreamEntry.of(one) for one in await self.api.reading.entries(filters)]
+        if data_type in ROTATES:
+            return [entry for entry in entries if bool(entry.rpm) == ROTATES[data_type]]
+        return entries
 
-    async def get(self, data_id: str) -> AsyncStreamData:
-        """The frames and results of one stream. Its description is read now, frames and results when they are used::
+    @overload
+    async def get(self, data_ids: str) -> AsyncStreamData: ...  # type: ignore[overload-overlap] # a text is one id
+    @overload
+    async def get(self, data_ids: Iterable[str]) -> list[AsyncStreamData]: ...
+
+    async def get(self, data_ids: str | Iterable[str]) -> AsyncStreamData | list[AsyncStreamData]:
+        """The frames and results of one stream, or a list for several ids, in their order.
+
+        The descriptions are read now, frames and results when they are used::
 
             growth = await client.get(data_id)
             frames = await growth.frames()
             last = await frames[-1]
 
         Raises:
-            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or the id is no text.
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is no text.
         """
-        return AsyncStreamData(await self.entry(data_id), self)
+        if isinstance(data_ids, str):
+            return AsyncStreamData(await self.entry(data_ids), self)
+        return [AsyncStreamData(entry, self) for entry in await self.entries(data_ids)]
+
+    def _stream(self, entry: StreamEntry) -> AsyncStreamData:
+        return AsyncStreamData(entry, self)
 
     async def entry(self, data_id: str) -> StreamEntry:
         """The entry of one stream of frames in the list.
@@ -127,12 +176,30 @@ class AsyncClient:
         Raises:
             NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or the id is no text.
         """
-        found = await self.search(data_ids=one_id(data_id), kind="all")
-        if not found:
-            raise NotFoundError(f"There is no stream {data_id} (or this API key may not see it).", status=404)
-        if found[0].kind != "frames":
-            raise ConfigError(f"{data_id} is a stream of signals and has no frames: read it with signals().")
-        return found[0]
+        return (await self.entries([one_id(data_id)]))[0]
+
+    async def entries(self, data_ids: Iterable[str]) -> list[StreamEntry]:
+        """The entries of streams of frames in the list, in the order of the ids.
+
+        Raises:
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is no text.
+        """
+        wanted = [one_id(one) for one in ids("data_ids", data_ids)]
+        found: dict[str, StreamEntry] = {}
+        for first in range(0, len(wanted), IDS_AT_ONCE):
+            part = await self.search(data_ids=wanted[first : first + IDS_AT_ONCE], kind="all")
+            found |= {entry.data_id.lower(): entry for entry in part}
+        missing = [one for one in wanted if one.strip().lower() not in found]
+        if missing:
+            names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            raise NotFoundError(f"There is no stream {names} (or this API key may not see it).", status=404)
+        entries = [found[one.strip().lower()] for one in wanted]
+        for entry in entries:
+            if entry.kind != "frames":
+                raise ConfigError(
+                    f"{entry.data_id} is a stream of signals and has no frames: read it with signals()."
+                )
+        return entries
 
     async def samples(self) -> list[dict[str, Any]]:
         """All physical samples: maps with ``id`` and ``name``, and what else the server states."""
@@ -212,9 +279,13 @@ class AsyncClient:
         Raises:
             ConfigError: the file exists or can't be written, or the name has no ending.
         """
-        path = _new_file(target)
+        path = _new_file(checked_path("target", target))
         part = path.with_name(f"{path.name}.part")
         one_id(data_id)
+        flag("pixels", pixels)
+        integer_in_range("step", step, 1, 1 << 31)
+        if at_s is not None:
+            number_in_range("at_s", at_s, 0.0, 1e9, "s")
         try:
             with _opened(part) as file:
                 await self.api.export_stream(
@@ -239,16 +310,15 @@ class AsyncClient:
         await self.close()
 
 
-def _data_types(kind: str) -> tuple[str, ...]:
+def _data_types(kind: Any) -> tuple[str, ...]:
     # The hosted service needs no filter for frames, and it may not support ours.
     types = {"frames": (), "signals": (SIGNALS_TYPE,), "all": (FRAMES_TYPE, SIGNALS_TYPE)}
-    if kind not in types:
+    if not isinstance(kind, str) or kind not in types:
         raise ConfigError(f"kind={kind!r} is none of frames, signals, all.")
     return types[kind]
 
 
-def _new_file(target: str | Path) -> Path:
-    path = Path(target)
+def _new_file(path: Path) -> Path:
     if not path.suffix or path.exists():
         raise ConfigError(f"{path}: " + ("it exists." if path.suffix else "the ending chooses the format."))
     return path

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from atomstream.client.arguments import Range, Texts, Times
 from atomstream.client.async_client import AsyncClient, Kind
+from atomstream.client.blocking_hosted_calls import BlockingHostedCalls
 from atomstream.client.signal import Signal
 from atomstream.client.stream_data import StreamData
 from atomstream.client.stream_entry import StreamEntry
@@ -21,7 +22,7 @@ from atomstream.streaming.portal import LoopThread
 T = TypeVar("T")
 
 
-class Client:
+class Client(BlockingHostedCalls):
     """Searches the streams of a server and reads their frames and results, from any thread.
 
     The methods are those of :class:`AsyncClient`, and :meth:`get`. Use ``with``, or call :meth:`close` at the end::
@@ -60,6 +61,9 @@ class Client:
         growth_length: Range = (None, None),
         upload_datetime: Times = (None, None),
         last_updated: Times = (None, None),
+        last_accessed_datetime: Times | None = None,
+        include_organization_data: bool = True,
+        data_type: str | None = None,
         kind: Kind = "frames",
     ) -> list[StreamEntry]:
         """The streams that fit all conditions, the newest first. See :meth:`AsyncClient.search`."""
@@ -74,17 +78,35 @@ class Client:
                 growth_length=growth_length,
                 upload_datetime=upload_datetime,
                 last_updated=last_updated,
+                last_accessed_datetime=last_accessed_datetime,
+                include_organization_data=include_organization_data,
+                data_type=data_type,
                 kind=kind,
             )
         )
 
-    def get(self, data_id: str) -> StreamData:
-        """The frames and results of one stream. Its description is read now, frames and results when they are used.
+    @overload
+    def get(self, data_ids: str) -> StreamData: ...  # type: ignore[overload-overlap] # a text is one id
+    @overload
+    def get(self, data_ids: Iterable[str]) -> list[StreamData]: ...
+
+    def get(self, data_ids: str | Iterable[str]) -> StreamData | list[StreamData]:
+        """The frames and results of one stream, or a list for several ids, in their order.
+
+        The descriptions are read now, frames and results when they are used.
 
         Raises:
-            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or the id is no text.
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is no text.
         """
-        entry = self._call(partial(self._client.entry, data_id))
+        if isinstance(data_ids, str):
+            return self._data(self._call(partial(self._client.entry, data_ids)))
+        return [self._data(entry) for entry in self._call(partial(self._client.entries, data_ids))]
+
+    @property
+    def _hosted(self) -> AsyncClient:
+        return self._client
+
+    def _data(self, entry: StreamEntry) -> StreamData:
         return StreamData(entry, self._client, self._call)
 
     def signals(self, data_id: str, channels: Texts = None) -> dict[str, Signal]:

@@ -68,12 +68,18 @@ def compare(
 
 
 def _named(growths: Any, stack: ExitStack) -> Iterator[tuple[str, Any]]:
+    if isinstance(growths, str | bytes | os.PathLike) or not isinstance(growths, Iterable):
+        raise TypeError(
+            f"growths must be a list of streams, or a dict with their names, not {type(growths).__name__}."
+        )
     pairs = growths.items() if isinstance(growths, Mapping) else ((None, growth) for growth in growths)
     seen: dict[str, int] = {}
     for given, growth in pairs:
         opened = growth
         if isinstance(growth, (str, os.PathLike)):
             opened = stack.enter_context(open_stream(growth, with_removed=True))
+        if not hasattr(opened, "attrs"):
+            raise TypeError(f"A growth must be a stream or a Dataset, not {type(growth).__name__}.")
         name = str(
             given or opened.attrs.get("name") or opened.attrs.get("title") or opened.attrs.get("data_id")
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from atomstream.checks import checked_path
 from atomstream.client.blocking_client import Client
 from atomstream.client.lazy_frames import in_pieces
 from atomstream.errors import ConfigError
@@ -51,7 +52,7 @@ def open_stream(
         ImportError: xarray, or zarr for a folder, is not installed.
     """
     load("xarray", "open_stream", "frames")
-    group = _group(Path(stream))
+    group = _group(checked_path("stream", stream))
     if group is not None:
         opened = _from_disk(group)
     elif _is_id(stream):

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from atomstream.checks import checked_text
 from atomstream.config import ClientSettings
 from atomstream.errors import ClosedError, StreamGoneError, UnknownStreamError
 from atomstream.index_ranges import IndexSet
@@ -105,7 +106,7 @@ class Pipeline:
         """
         if self.failure is not None:
             raise self.failure
-        stream = self._streams.get(data_id)
+        stream = self._streams.get(checked_text("data_id", data_id))
         if stream is None:
             raise UnknownStreamError(
                 f"No stream {data_id!r} here: use the data_id that initialize() or resume() of this streamer "

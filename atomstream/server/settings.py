@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from atomstream.config import (
-    home_expanded,
-    integer_in_range,
-    is_loopback,
-    normalise_endpoint,
-    number_in_range,
-    usable_cores,
-)
+from atomstream.checks import integer_in_range, number_in_range
+from atomstream.config import home_expanded, is_loopback, normalise_endpoint, usable_cores
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.server.key_strength import checked_api_key

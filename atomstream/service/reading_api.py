@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import msgpack
@@ -16,7 +16,11 @@ from atomstream.records import Json
 from atomstream.service.replies import Call
 from atomstream.service.transport import Transport
 
+T = TypeVar("T")
+
 PAGE: Final = 1000
+MAX_DOCUMENT_BYTES: Final = 128 << 20
+"""Largest JSON reply that is read; one with all values of a stream has some 20 MB."""
 MAX_SHARD_BYTES: Final = protocol.MAX_SHARD_BYTES
 
 
@@ -46,6 +50,41 @@ class ReadingApi:
     async def items(self, what: str, path: str) -> list[dict[str, Any]]:
         """A list of maps, such as the samples or the projects."""
         return (await self._transport.call(Call(f"list the {what}", "GET", path))).parse(_maps)
+
+    async def document(
+        self, what: str, path: str, query: Mapping[str, str | Sequence[str]], kind: type[Any]
+    ) -> Any:
+        """A JSON reply of this kind, dict or list (of maps), which may be large."""
+        call = Call(what, "GET", path, urlencode(dict(query), doseq=True))
+        body = bytearray()
+
+        def add(piece: bytes) -> None:
+            if len(body) + len(piece) > MAX_DOCUMENT_BYTES:
+                raise ServerBusyError(f"Could not {what}: the reply is larger than any of a server is.")
+            body.extend(piece)
+
+        await self._transport.download(call, add)
+        return self.taken(what, lambda: (_maps if kind is list else _map)(json.loads(body)))
+
+    async def change(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] = {},
+    ) -> dict[str, Any]:
+        """A small request that changes something, and its reply."""
+        content = None if body is None else json.dumps(body).encode()
+        return (await self._transport.call(Call(what, method, path, urlencode(query), content))).parse(_map)
+
+    @staticmethod
+    def taken(what: str, take: Callable[[], T]) -> T:
+        """Return ``take()``, which reads a reply. Raises ServerBusyError if the reply has another form."""
+        try:
+            return take()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ServerBusyError(f"Could not {what}: the reply can't be read ({error!r}).") from None
 
     async def analysis(self, data_id: str) -> dict[str, Any]:
         """``GET /rheed/stream/{data_id}/analysis``: geometry, newest values, segments, events (atomstream only)."""

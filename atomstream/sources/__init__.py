@@ -5,6 +5,7 @@ from __future__ import annotations
 from .arrays import ArraySource
 from .convert import to_uint8
 from .damage import DamagedSourceError
+from .following import Growing, follow_source
 from .frame_source import FrameSource, Gap, SourceChunk
 from .opening import open_source, open_sources
 from .pacing import Schedule, apaced, paced
@@ -18,6 +19,7 @@ __all__ = [
     "DamagedSourceError",
     "FrameSource",
     "Gap",
+    "Growing",
     "GrowthSpec",
     "ReadAhead",
     "Schedule",
@@ -25,6 +27,7 @@ __all__ = [
     "SourceChunk",
     "Truth",
     "apaced",
+    "follow_source",
     "no_signal_specs",
     "open_source",
     "open_sources",

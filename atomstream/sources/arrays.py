@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -44,9 +45,14 @@ class ArraySource(IndexedFrames):
         scaling: str = "",
         skip_damaged: bool | None = None,
     ) -> None:
+        for what in ("shape", "dtype", "__getitem__"):
+            if not hasattr(array, what):
+                raise TypeError(f"array must be an array (n, H, W), not {type(array).__name__}")
+        options = ReadOptions(axes=axes, channel=channel, levels=levels)
         self._array = array
         self._layout = layout(name, tuple(array.shape), axes, known=known_axes)
         super().__init__(name, self._layout.n_frames, skip_damaged=skip_damaged)
+        self.grows = self._layout.counting in ((), (0,))
         self.fps = fps
         if pixels is None:
             pixels = PixelFormat(np.dtype(array.dtype), samples=self._layout.n_samples)
@@ -54,7 +60,7 @@ class ArraySource(IndexedFrames):
                 pixels = replace(pixels, meaning="rgb", opacity=self._layout.n_samples == 4)
         if scaling:
             pixels = replace(pixels, scaling=scaling)
-        self._pixels = PixelReader(name, pixels, ReadOptions(channel=channel, levels=levels))
+        self._pixels = PixelReader(name, pixels, options)
         self.dtype = self._pixels.dtype
         self.frame_shape = self._pixels.frame_shape(*self._layout.frame_shape)
         self.time_step_s: float | None = None
@@ -143,6 +149,11 @@ class ArraySource(IndexedFrames):
             # Read the disk here, and not later while a caller holds a lock.
             block = np.array(block, order="C", subok=False)
         return self._pixels.frames(block, part.start)
+
+    def stored_pieces(self) -> Callable[[int], bool] | None:
+        """Return whether the array has its chunk k of the first axis; None for arrays that can't tell."""
+        has_piece: Callable[[int], bool] | None = getattr(self._array, "has_piece", None)
+        return has_piece
 
     def _close(self) -> None:
         close = getattr(self._array, "close", None)

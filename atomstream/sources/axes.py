@@ -18,6 +18,8 @@ import numpy.typing as npt
 from atomstream.errors import ConfigError
 from atomstream.frame_shape import is_one_picture
 
+from .frame_source import EmptySourceError
+
 COUNTING: Final = "TNZIQF"
 """Letters of the axes that count frames; ``T`` is the slowest, whatever its place in the array."""
 
@@ -135,7 +137,7 @@ def layout(name: str, shape: tuple[int, ...], axes: str | None = None, *, known:
     if letters is None:
         letters = _plain(name, shape)
     if 0 in shape:
-        raise ConfigError(f"{name} is empty: its shape is {shape}")
+        raise EmptySourceError(f"{name} is empty: its shape is {shape}")
     return _placed(shape, letters)
 
 

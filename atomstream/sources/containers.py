@@ -30,7 +30,7 @@ def why_not_open(path: Path, error: BaseException) -> str:
     """Return why FFmpeg can't open a video, with what to do; its own message if the cause is not known."""
     if not path.stat().st_size:
         return "the file is empty"
-    if path.suffix.casefold() in MP4_SUFFIXES and not _has_index(path):
+    if path.suffix.casefold() in MP4_SUFFIXES and not has_index(path):
         return (
             "its index (moov) is missing, so that no frame can be found: the recording was not closed, or the file is "
             "cut off. Copy it again; if there is no whole copy, a program such as untrunc can repair it with another "
@@ -39,7 +39,7 @@ def why_not_open(path: Path, error: BaseException) -> str:
     return plain(error)
 
 
-def _has_index(path: Path) -> bool:
+def has_index(path: Path) -> bool:
     """Return True if an MP4 has its index, or is no MP4."""
     size = path.stat().st_size
     position = 0

@@ -8,7 +8,7 @@ frame that is decoded in part is never delivered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -135,6 +135,10 @@ class IndexedFrames:
     A subclass calls ``__init__``, and defines :meth:`_read`, and :meth:`_close` if it holds something open.
     """
 
+    frame_shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    fps: float | None
+
     def __init__(self, name: str, length: int, *, skip_damaged: bool | None = None) -> None:
         self.name = name
         self.gaps: list[Gap] = []
@@ -149,6 +153,28 @@ class IndexedFrames:
         """Frames that the file states, but which lie behind its end."""
         self.files: frozenset[Path] = frozenset()
         """Files with the frames, if there may be several of them."""
+        self.frames_per_piece = 1
+        """Frames that the file stores together, as in a chunk of HDF5 or Zarr."""
+        self.is_shared = False
+        """True if the writer of the file lets others read it meanwhile (SWMR of HDF5)."""
+        self.grows = True
+        """True if frames that are appended to the file get the next numbers."""
+
+    def stored_pieces(self) -> Callable[[int], bool] | None:
+        """Return a function that tells whether the file has piece k; None if that follows from its length."""
+        return None
+
+    def times(self, begin: int, end: int) -> Times | None:
+        """Return the times of these frames in s from the first one; None if the file has none."""
+        return None if self._times is None else self._times[begin:end]
+
+    def read(self, begin: int, end: int) -> Frames:
+        """Return the frames ``begin`` to ``end`` (excluded). Raises FrameDamage or OSError if one can't be read."""
+        return self._read(slice(begin, end))
+
+    def close(self) -> None:
+        """Close what reading opened; the next reading opens it again."""
+        self._close()
 
     def _read(self, part: slice) -> Frames:
         """Return the frames ``part.start`` to ``part.stop`` (excluded), new and C-contiguous.

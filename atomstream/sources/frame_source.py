@@ -10,11 +10,16 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.checks import integer_in_range
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
 
 Times: TypeAlias = npt.NDArray[np.float64]
 Indices: TypeAlias = npt.NDArray[np.int64]
+
+
+class EmptySourceError(ConfigError):
+    """A recording holds no whole frame; one that is still being written may hold some later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +123,13 @@ def checked_stack(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ConfigError(f"{name} has the shape {shape}; frames are (n, H, W), or (H, W) for one")
     if 0 in shape:
-        raise ConfigError(f"{name} is empty: its shape is {shape}")
+        raise EmptySourceError(f"{name} is empty: its shape is {shape}")
     return (shape[0], shape[1], shape[2])
 
 
 def checked_chunk_size(chunk_size: int) -> int:
-    """Return ``chunk_size`` if it is at least 1. Raises :class:`ConfigError` otherwise."""
-    if chunk_size < 1:
-        raise ConfigError(f"chunk_size is {chunk_size}; it must be at least 1")
-    return chunk_size
+    """Return ``chunk_size`` if it is at least 1. Raises :class:`ConfigError` if not, TypeError if it is no number."""
+    return integer_in_range("chunk_size", chunk_size, 1, 1 << 31)
 
 
 def optional_package(package: str, extra: str, purpose: str) -> Any:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from atomstream.errors import ConfigError
 
 from .damage import FrameDamage, UnreadableFileError, decode_error
-from .frame_source import optional_package
+from .frame_source import EmptySourceError, optional_package
 
 FILTERS: Final = {
     307: "bzip2", 32000: "LZF", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle", 32013: "ZFP", 32015: "Zstandard",
@@ -48,6 +48,11 @@ def _plain(error: OSError, path: Path) -> str:
             f"the file is cut off ({text}). HDF5 keeps its index in several places of the file, so that nothing before "
             "the end can be read safely: copy the file again, or try h5recover or h5clear on a copy of it"
         )
+    if "not already open for SWMR writing" in text:
+        return (
+            "another program is writing it, and not in SWMR mode: it can be read when that program has closed it. "
+            "After a crash of that program, run h5clear -s on a copy"
+        )
     if "signature not found" in text and path.stat().st_size:
         return "it has no HDF5 signature"
     return text if path.stat().st_size else "the file is empty"
@@ -67,6 +72,7 @@ class Hdf5Array:
         _check_filters(f"{path} [{name}]", dataset)
         _check_parts(path, name, dataset)
         self._mapped = _mapped(dataset)
+        self._chunks: tuple[int, ...] | None = dataset.chunks
         self._file: Any = None
         self._dataset: Any = None
 
@@ -77,14 +83,34 @@ class Hdf5Array:
             self._file = self._dataset = None
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        dataset = self._opened()
+        try:
+            self._check_written(key)
+            return np.asarray(dataset[key])
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise decode_error(error, self.path.name) from error
+
+    @property
+    def piece(self) -> int:
+        """Frames of a chunk, if the first axis counts them; 1 for a dataset without chunks."""
+        return self._chunks[0] if self._chunks else 1
+
+    def has_piece(self, number: int) -> bool:
+        """Whether all chunks at this place of the first axis were written; False behind the end."""
+        if not self._chunks:
+            return number < self.shape[0]
+        asked = [(number * self._chunks[0], number * self._chunks[0] + 1), *((0, n) for n in self.shape[1:])]
+        try:
+            _check_chunks(self._opened(), asked, self.path)
+        except (FrameDamage, OSError, RuntimeError, ValueError):
+            return False
+        return True
+
+    def _opened(self) -> Any:
         if self._dataset is None:
             self._file = open_file(self.path)
             self._dataset = self._file[self.name]
-        try:
-            self._check_written(key)
-            return np.asarray(self._dataset[key])
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise decode_error(error, self.path.name) from error
+        return self._dataset
 
     def _check_written(self, key: Any) -> None:
         """Raise FrameDamage if a chunk of this part was never written, or if no file holds a part of it."""
@@ -196,7 +222,7 @@ def _check_parts(path: Path, name: str, dataset: Any) -> None:
             if source.file_name != "." and not (folder / source.file_name).exists():
                 raise ConfigError(f"{path} [{name}] has frames in {source.file_name}, which is missing")
     elif dataset.size and not dataset.external and dataset.id.get_storage_size() == 0:
-        raise ConfigError(f"{path} [{name}] is empty: its frames were never written")
+        raise EmptySourceError(f"{path} [{name}] is empty: its frames were never written")
 
 
 def _mapped(dataset: Any) -> list[tuple[tuple[int, ...], tuple[int, ...]]] | None:

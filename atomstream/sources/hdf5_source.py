@@ -15,11 +15,11 @@ from atomstream.system.log_privacy import get_logger
 from .arrays import ArraySource
 from .axes import Layout, layout, letters_of_names
 from .datasets import chosen_array
-from .frame_source import Times
+from .frame_source import EmptySourceError, Times
 from .hdf5_array import Hdf5Array, Hdf5Pictures, open_file
 from .hdf5_contents import hdf5_arrays, image_pixels, pictures_of, scaling_of
 from .options import ReadOptions
-from .times import TIME_NAMES, named_times, seconds, unit_seconds
+from .times import TIME_NAMES, named_times, seconds, unit_seconds, written
 
 logger = get_logger(__name__)
 
@@ -37,9 +37,10 @@ def open_hdf5(path: Path, options: ReadOptions) -> ArraySource:
     ``time`` beside the frames. An attribute ``fps`` is the nominal rate.
     """
     with open_file(path) as file:
-        if file.swmr_mode:
+        if file.swmr_mode and not options.growing:
             logger.warning(
-                "%s is being written by another program: the frames that it has now are read, and no later ones",
+                "%s is being written by another program: the frames that it has now are read, and no later ones "
+                "(--follow reads those as well)",
                 path,
             )
         found = _chosen(path, file, options.dataset)
@@ -49,9 +50,12 @@ def open_hdf5(path: Path, options: ReadOptions) -> ArraySource:
         _check_order(label, dataset, options.axes)
         known = _axes(found)
         place = layout(label, dataset.shape, options.axes, known=known)
-        times = None if options.ignore_times else _times(label, found, place, options.time_unit)
-        return ArraySource.of_file(
-            Hdf5Array(path, found.name, dataset),
+        times = None if options.ignore_times else _times(label, found, place, options)
+        array = Hdf5Array(path, found.name, dataset)
+        if times is not None and len(times) < place.n_frames:  # with options.growing only
+            array.shape = (len(times), *array.shape[1:])
+        source = ArraySource.of_file(
+            array,
             label,
             options,
             fps=_rate(found),
@@ -60,14 +64,18 @@ def open_hdf5(path: Path, options: ReadOptions) -> ArraySource:
             known_axes=known,
             scaling=scaling_of(found.name, found.group, dataset),
         )
+        source.frames_per_piece = array.piece
+        source.grows = source.grows and not dataset.is_virtual
+        source.is_shared = file.swmr_mode
+        return source
 
 
 def _open_pictures(path: Path, found: _Found, options: ReadOptions) -> ArraySource:
     """Open datasets that are one picture each; their times are those of an array ``time`` beside them."""
     label = f"{path} [{found.pictures[0]} to {found.pictures[-1]}]"
     place = layout(label, (len(found.pictures), *found.node.shape), options.axes)
-    times = None if options.ignore_times else _times(label, found, place, options.time_unit)
-    return ArraySource.of_file(
+    times = None if options.ignore_times else _times(label, found, place, options)
+    source = ArraySource.of_file(
         Hdf5Pictures(path, found.pictures, found.node),
         label,
         options,
@@ -76,6 +84,8 @@ def _open_pictures(path: Path, found: _Found, options: ReadOptions) -> ArraySour
         pixels=image_pixels(label, found.node, 1),
         scaling=scaling_of(found.name, found.group, found.node),
     )
+    source.grows = False
+    return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +253,11 @@ def _check_order(label: str, dataset: Any, axes: str | None) -> None:
         )
 
 
-def _times(name: str, found: _Found, place: Layout, stated_unit: str | None) -> Times | None:
-    """Return the times in s of the frames, None if the file has none."""
+def _times(name: str, found: _Found, place: Layout, options: ReadOptions) -> Times | None:
+    """Return the times in s of the frames, None if the file has none.
+
+    In a file that is growing these may be the times of the first frames only: the others are not written yet.
+    """
     axis = place.counting[0] if len(place.counting) == 1 else 0
     beside = found.group
     axes = _axis_names(found)
@@ -252,9 +265,16 @@ def _times(name: str, found: _Found, place: Layout, stated_unit: str | None) -> 
     columns = [(named, _node(beside, named)), (_STAMPS, _node(beside.file, _STAMPS))]
     columns += [(key, _node(beside, key)) for key in sorted(beside) if key.casefold() in TIME_NAMES]
     for key, column in columns:
-        if tuple(getattr(column, "shape", ())) != (place.n_frames,) or column.dtype.kind not in "iuf":
+        shape = tuple(getattr(column, "shape", ()))
+        fits = shape == (place.n_frames,) or (options.growing and len(shape) == 1 and place.counting == (0,))
+        if not fits or column.dtype.kind not in "iuf":
             continue
         unit = _text(column.attrs.get("units", column.attrs.get("unit")))
         if key == _STAMPS or named_times(str(key), unit is not None) or (key == named and unit_seconds(unit)):
-            return seconds(f"{name} ({key})", column[:], unit, stated_unit=stated_unit)
+            values = column[: place.n_frames]
+            if options.growing:
+                values = written(values, column.fillvalue)
+                if not len(values):
+                    raise EmptySourceError(f"{name} is empty: no frame has a time")
+            return seconds(f"{name} ({key})", values, unit, stated_unit=options.time_unit)
     return None

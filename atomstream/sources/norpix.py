@@ -17,7 +17,7 @@ from atomstream.records import Frames
 
 from .damage import FrameDamage, IndexedFrames
 from .file_frames import FileFrames, whole_items
-from .frame_source import Gap, Times
+from .frame_source import EmptySourceError, Gap, Times
 from .options import ReadOptions
 from .pixels import PixelFormat, PixelReader
 
@@ -56,7 +56,7 @@ class NorpixSource(IndexedFrames):
             )
         whole = whole_items(path.stat().st_size, offset, image_bytes, step)
         if not whole:
-            raise ConfigError(f"{name} is empty: no frame in it is complete")
+            raise EmptySourceError(f"{name} is empty: no frame in it is complete")
         whole = min(whole, allocated) if allocated else whole
         super().__init__(name, whole, skip_damaged=options.skip_damaged)
         self.fps = rate if 0 < rate < 1e9 else None

@@ -8,11 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from atomstream.checks import checked_path
 from atomstream.errors import ConfigError
 from atomstream.system.log_privacy import get_logger
 
 from .damage import UnreadableFileError
-from .frame_source import FrameSource, first_chunk
+from .frame_source import EmptySourceError, FrameSource, first_chunk
 from .hdf5_source import HDF5_SUFFIXES, open_hdf5
 from .image_files import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from .images import open_images
@@ -97,7 +98,7 @@ def open_source(
         ConfigError: the file is missing, of an unknown type, damaged, empty, its pixels or axes can't be known without
             an option, which the message names, or a package is not installed.
     """
-    where = Path(path)
+    where = checked_path("path", path)
     if not where.exists():
         raise ConfigError(f"{where} does not exist")
     if not (where.is_file() or where.is_dir()):
@@ -123,9 +124,11 @@ def _alike(suffix: str) -> frozenset[str]:
 
 def open_sources(paths: Sequence[str | PathLike[str]], **options: Any) -> FrameSource:
     """Open one file, or several in a row as one recording; the options are those of :func:`open_source`."""
+    if isinstance(paths, str | PathLike) or not isinstance(paths, Sequence):
+        raise TypeError(f"paths must be a list of paths, not {type(paths).__name__}.")
     if not paths:
         raise ConfigError("no file is given")
-    warn_of_order([Path(path) for path in paths])
+    warn_of_order([checked_path("paths", path) for path in paths])
     sources: list[FrameSource] = []
     contained: set[Path] = set()
     for path in map(Path, paths):
@@ -144,7 +147,7 @@ def _read_first(source: FrameSource) -> None:
     """
     if first_chunk(source) is None:
         gaps = f": {source.gaps[0]}" if source.gaps else ""
-        raise ConfigError(f"{source.name} is empty: no frame can be read{gaps}")
+        raise EmptySourceError(f"{source.name} is empty: no frame can be read{gaps}")
 
 
 def _parts_in(folder: Path) -> list[Path]:
@@ -161,7 +164,9 @@ def _parts_in(folder: Path) -> list[Path]:
 
 def _open_parts(folder: Path, options: ReadOptions) -> FrameSource:
     paths = ordered(_parts_in(folder), options.order)
-    arguments = {field.name: getattr(options, field.name) for field in fields(options)}
+    arguments = {
+        field.name: getattr(options, field.name) for field in fields(options) if field.name != "growing"
+    }
     return open_sources(paths, **arguments)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from atomstream.checks import checked_items, checked_number, checked_text
 from atomstream.errors import ConfigError
 
 ORDERS: Final = ("name", "mtime")
@@ -26,12 +27,18 @@ class ReadOptions:
     ignore_times: bool = False
     skip_damaged: bool | None = None
     geometry: str | None = None
+    growing: bool = False
+    """A program is still writing the file (:mod:`.following`): what is not complete yet is no damage."""
 
     def __post_init__(self) -> None:
+        for name in ("dataset", "axes", "channel", "video_range", "order", "time_unit", "geometry"):
+            if (value := getattr(self, name)) is not None:
+                checked_text(name, value)
         _check_choice("order", self.order, ORDERS)
         _check_choice("video_range", self.video_range, VIDEO_RANGES)
         if self.levels is not None:
-            low, high = self.levels
+            low, high = checked_items("levels", self.levels, 2, "a pair (low, high)")
+            low, high = checked_number("levels", low), checked_number("levels", high)
             if not (math.isfinite(low) and low < high < math.inf):
                 raise ConfigError(
                     f"levels (--levels) are {low:g} {high:g}: LOW must be below HIGH, and both finite"

@@ -9,6 +9,7 @@ fits exactly; everything else needs a geometry.
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from atomstream.system.log_privacy import get_logger
 
 from .damage import IndexedFrames
 from .file_frames import FileFrames, whole_items
-from .frame_source import Gap
+from .frame_source import EmptySourceError, Gap
 from .geometry import HELP, Geometry, parse_geometry
 from .options import ReadOptions
 from .pixels import PixelFormat, PixelReader
@@ -52,11 +53,13 @@ class RawSource(IndexedFrames):
         step = each + geometry.frame_bytes
         whole = whole_items(size, before + each, geometry.frame_bytes, step)
         if not whole:
-            raise ConfigError(
+            raise EmptySourceError(
                 f"{path} has {size} bytes, fewer than one frame of {geometry.frame_bytes} bytes with its header: "
                 "the file is cut off, or --geometry is not the one of the file"
             )
         super().__init__(str(path), whole, skip_damaged=options.skip_damaged)
+        self.exact = replace(geometry, header=before, each=each)
+        """The geometry with the places of the headers, which do not depend on the length of the file any more."""
         self._file = FileFrames(path, geometry.dtype, (whole, *geometry.item), before + each, step)
         self._pixels = PixelReader(str(path), PixelFormat(geometry.sample, bits=geometry.bits), options)
         self.dtype = self._pixels.dtype

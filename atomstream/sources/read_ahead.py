@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -15,11 +15,14 @@ class ReadAhead(Generic[Item]):
     """Iterator over ``items`` in order, of which at most ``depth`` (>= 1) and the one being read are held ahead.
 
     An exception of ``items`` is raised here, after all items before it. :meth:`close`, or the end of a ``with``
-    block, ends the thread; it waits for the item that is being read.
+    block, ends the thread; it waits for the item that is being read, after it called ``stop``.
     """
 
-    def __init__(self, items: Iterable[Item], depth: int = 1) -> None:
-        self._items = items
+    def __init__(
+        self, items: Iterable[Item], depth: int = 1, stop: Callable[[], object] | None = None
+    ) -> None:
+        self._stop = stop
+        self._items = iter(items)
         self._depth = depth
         self._ready: deque[Item] = deque()
         self._error: BaseException | None = None
@@ -45,6 +48,8 @@ class ReadAhead(Generic[Item]):
 
     def close(self) -> None:
         """End the thread, at the latest after the item that it is reading."""
+        if self._stop is not None:
+            self._stop()
         with self._changed:
             self._closed = True
             self._ready.clear()
@@ -60,7 +65,7 @@ class ReadAhead(Generic[Item]):
         self.close()
 
     def _read(self) -> None:
-        iterator = iter(self._items)
+        iterator = self._items
         error: BaseException | None = None
         try:
             for item in iterator:

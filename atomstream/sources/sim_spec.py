@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from atomstream.checks import checked_items, checked_number
 from atomstream.errors import ConfigError
 
 Interval: TypeAlias = tuple[float, float]
@@ -109,14 +110,18 @@ class GrowthSpec:
         self._check_ranges()
 
     def _check_ranges(self) -> None:
-        if not 0.0 < self.incidence_deg < 10.0:
+        if not 0.0 < checked_number("incidence_deg", self.incidence_deg) < 10.0:
             raise ConfigError(f"incidence_deg is {self.incidence_deg}; allowed is 0 to 10 degrees, exclusive")
-        if self.fractional_order < 2:
+        if checked_number("fractional_order", self.fractional_order) < 2:
             raise ConfigError(
                 f"fractional_order is {self.fractional_order}; 2 means half order, 3 third order"
             )
-        if not -0.5 < self.strain < 0.5:
+        if not -0.5 < checked_number("strain", self.strain) < 0.5:
             raise ConfigError(f"strain is {self.strain}; allowed is -0.5 to 0.5, exclusive")
+        if not isinstance(self.pauses, tuple | list):
+            raise TypeError(f"pauses must be pairs (from, to), not {self.pauses!r}.")
+        for pause in self.pauses:
+            checked_items("a pause", pause, 2, "a pair (from, to)")
         if any(end <= begin for begin, end in self.pauses):
             raise ConfigError(f"pauses are (from, to) with from < to, in seconds; got {self.pauses}")
         if list(self.pauses) != sorted(self.pauses) or any(
@@ -162,13 +167,13 @@ def no_signal_specs(base: GrowthSpec) -> dict[str, GrowthSpec]:
 
 def _require_positive(spec: GrowthSpec, *names: str) -> None:
     for name in names:
-        value = getattr(spec, name)
+        value = checked_number(name, getattr(spec, name))
         if not (math.isfinite(value) and value > 0):
-            raise ConfigError(f"{name} is {value}; it must be finite and above 0")
+            raise ConfigError(f"{name} is {getattr(spec, name)}; it must be finite and above 0")
 
 
 def _require_not_negative(spec: GrowthSpec, *names: str) -> None:
     for name in names:
-        value = getattr(spec, name)
+        value = checked_number(name, getattr(spec, name))
         if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"{name} is {value}; it must be finite and not negative")
+            raise ConfigError(f"{name} is {getattr(spec, name)}; it must be finite and not negative")

@@ -23,6 +23,8 @@ class Simulator:
     """
 
     def __init__(self, spec: GrowthSpec | None = None) -> None:
+        if spec is not None and not isinstance(spec, GrowthSpec):
+            raise TypeError(f"spec must be a GrowthSpec, not {type(spec).__name__}")
         self.spec = spec or GrowthSpec()
         self._pattern = Pattern(self.spec)
         self._camera = Camera(self.spec)

@@ -117,6 +117,12 @@ def relative(name: str, times: Times) -> Times:
     return result
 
 
+def written(values: npt.NDArray[Any], fill: Any) -> npt.NDArray[Any]:
+    """Return the values (n,) without those at the end that are ``fill``, or NaN: they were not written yet."""
+    known = np.flatnonzero((values != fill) & (values == values))
+    return values[: int(known[-1]) + 1 if known.size else 0]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseTimes:
     """Times (m,) in s of the frames with the ascending numbers ``places`` (m,); all other frames do not exist.

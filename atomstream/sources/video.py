@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,8 +17,9 @@ from .av_pixels import Picture, orientation_of, picture_of, turned_pixels
 from .chunk_memory import ChunkMemory
 from .containers import fourcc, has_unused_bytes, raw_pixels, why_not_open
 from .damage import ChunkBuilder, DamagedSourceError, UnreadableFileError, add_gap, raise_at_end
-from .frame_source import Gap, SourceChunk, checked_chunk_size, optional_package
+from .frame_source import EmptySourceError, Gap, SourceChunk, checked_chunk_size, optional_package
 from .geometry import Geometry, parse_geometry
+from .growth import GrowingBytes, Growth
 from .monochrome import is_monochrome
 from .options import ReadOptions
 from .pixels import PixelFormat, PixelReader
@@ -33,12 +34,14 @@ Frame: TypeAlias = np.ndarray[Any, Any]
 class VideoSource:
     """The first video stream of a file. Samples are unchanged, of more than 8 bits as uint16.
 
-    Times are the presentation timestamps in s from the first frame, also for a variable frame rate. Raises
-    :class:`ConfigError` if the file has no video that can be decoded.
+    Times are the presentation timestamps in s from the first frame, also for a variable frame rate. With ``growth``
+    the file is still being written, and its end is waited for. Raises :class:`ConfigError` if the file has no video
+    that can be decoded.
     """
 
-    def __init__(self, path: Path, options: ReadOptions) -> None:
+    def __init__(self, path: Path, options: ReadOptions, growth: Growth | None = None) -> None:
         self.name = str(path)
+        self._growth = growth
         self._path = path
         self._options = options
         self._raw = _raw_pixels(path, options)
@@ -71,7 +74,7 @@ class VideoSource:
                         self.name,
                     )
                 return self._grey(item.frame, item.number), stated_rate(self._path, container, stream)
-        raise ConfigError(f"{self.name} is empty: its video has no frames")
+        raise EmptySourceError(f"{self.name} is empty: its video has no frames")
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` at a time, with their times.
@@ -135,13 +138,21 @@ class VideoSource:
         """Open the file, and yield its container and video stream; errors of PyAV become UnreadableFileError."""
         av = optional_package("av", "video", "Reading video")
         try:
-            # An absolute path: FFmpeg takes a name such as http:a.avi for an address.
-            with av.open(os.path.abspath(self._path)) as container:
+            with self._input() as file, av.open(file) as container:
                 if not container.streams.video:
                     raise ConfigError(f"{self.name} holds no video")
                 yield container, container.streams.video[0]
         except av.error.FFmpegError as error:
             raise UnreadableFileError(self.name, "video", why_not_open(self._path, error)) from error
+
+    @contextmanager
+    def _input(self) -> Iterator[str | GrowingBytes]:
+        if self._growth is None:
+            # An absolute path: FFmpeg takes a name such as http:a.avi for an address.
+            yield os.path.abspath(self._path)
+            return
+        with closing(GrowingBytes(self._path, self._growth)) as file:
+            yield file
 
     def _decoder(self, container: Any, stream: Any) -> VideoDecoder | RawPackets:
         if self._raw is not None:

@@ -128,13 +128,13 @@ class VideoDecoder:
         if error is not None:
             yield Lost(present, None if stated is None else max(1, stated - present), error)
         elif stated is not None and stated > present and not is_complete_avi(self._path):
-            size = self._container.size
-            at = size if size > 0 else None
-            yield Lost(present, stated - present, FrameDamage("the file ends there", self._file, at))
+            yield Lost(
+                present, stated - present, FrameDamage("the file ends there", self._file, self._size())
+            )
         elif (
             self._sent
             and self._container.format.name in _NO_INDEX
-            and self._container.size > self._end_byte + _MARK_BYTES
+            and self._size() > self._end_byte + _MARK_BYTES
         ):
             yield Lost(present, 1, FrameDamage("the file ends within it", self._file, self._end_byte))
 
@@ -291,12 +291,16 @@ class VideoDecoder:
         """Return what is wrong with a packet, as far as that is known without decoding it."""
         if packet.is_corrupt:
             place = _place(packet)
-            self._cut = place is not None and place + packet.size + _MARK_BYTES >= self._container.size
+            self._cut = place is not None and place + packet.size + _MARK_BYTES >= self._size()
             reason = "the file ends within it" if self._cut else "the file marks it as damaged"
             return FrameDamage(reason, self._file, place)
         if self._codec in _PICTURES and (reason := why_not_whole(bytes(packet))):
             return FrameDamage(reason, self._file, _place(packet))
         return None
+
+    def _size(self) -> int:
+        """Return the bytes of the file now: it may have grown since it was opened."""
+        return self._path.stat().st_size
 
     def _to_end(self) -> int:
         """Return how many frames are missing, if the file ends within the next one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +15,11 @@ from atomstream.system.log_privacy import get_logger
 from .arrays import ArraySource
 from .axes import layout, letters_of_names
 from .datasets import chosen_array
-from .frame_source import Times, optional_package
+from .frame_source import EmptySourceError, Times, optional_package
 from .ome_zarr import Image, image_of
 from .options import ReadOptions
 from .scaling import stated_scaling
-from .times import SparseTimes, named_times, seconds, unit_seconds
+from .times import SparseTimes, named_times, seconds, unit_seconds, written
 
 logger = get_logger(__name__)
 
@@ -74,7 +75,49 @@ def open_node(path: str, node: Any, options: ReadOptions) -> ArraySource:
     return _source(array, f"{path} [{name}]", options, known, fps=fps, times_s=times)
 
 
+class _Written:
+    """A Zarr array in a folder, which tells the chunks that are stored from those that are not.
+
+    Zarr reads chunks that are not stored as the fill value.
+    """
+
+    def __init__(self, array: Any, n_frames: int) -> None:
+        self._array = array
+        self.shape: tuple[int, ...] = (n_frames, *array.shape[1:])
+        self.dtype: np.dtype[Any] = array.dtype
+        self._size: tuple[int, ...] = tuple(array.shards or array.chunks)
+        root, path = str(array.store.root), str(array.store_path.path)
+        self._folder = Path(root, path)
+
+    @property
+    def piece(self) -> int:
+        """Frames of a stored chunk, or shard."""
+        return self._size[0]
+
+    def has_piece(self, number: int) -> bool:
+        """Whether all chunks at this place of the first axis are stored; False behind the end."""
+        others = [range(-(-n // size)) for n, size in zip(self.shape[1:], self._size[1:], strict=True)]
+        return number * self._size[0] < self.shape[0] and all(
+            (self._folder / self._array.metadata.encode_chunk_key((number, *place))).is_file()
+            for place in itertools.product(*others)
+        )
+
+    def __getitem__(self, key: Any, /) -> Any:
+        return self._array[key]
+
+
 def _source(array: Any, name: str, options: ReadOptions, known: str | None, **more: Any) -> ArraySource:
+    if options.growing:
+        times = more.get("times_s")
+        if isinstance(times, SparseTimes) or not hasattr(array.store, "root"):
+            raise ConfigError(f"{name} can't be followed: it is an archive of a server, or packed")
+        n_frames = array.shape[0] if times is None else min(len(times), array.shape[0])
+        whole = _Written(array, n_frames)
+        source = ArraySource.of_file(
+            whole, name, options, known_axes=known, scaling=stated_scaling(array.attrs), **more
+        )
+        source.frames_per_piece = whole.piece
+        return source
     if not isinstance(more.get("times_s"), SparseTimes):  # which name the frames that are stored
         _warn_of_holes(array, name)
     scaling = stated_scaling(array.attrs)
@@ -137,6 +180,11 @@ def _times(
         is_date = column.dtype.kind in "mM"
         if not (named_times(name, unit is not None or is_date) or (name in names and unit_seconds(unit))):
             continue
+        if options.growing and column.ndim == 1 and not is_date and place.counting == (0,):
+            values = written(_unpacked(column)[: place.n_frames], column.fill_value)
+            if not len(values):
+                raise EmptySourceError(f"{path} is empty: no frame has a time")
+            return seconds(f"{path} [{name}]", values, unit, stated_unit=options.time_unit)
         if tuple(column.shape) != (place.n_frames,):
             logger.warning(
                 "%s: %r has the shape %s, which is not one time for each of the %d frames; it is ignored",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from atomstream.arguments import check_attributes, check_calibration, check_event
-from atomstream.config import number_in_range
+from atomstream.checks import number_in_range
 from atomstream.errors import StreamError
 from atomstream.protocol import MAX_RPM
 from atomstream.records import Json

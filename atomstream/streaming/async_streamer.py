@@ -9,7 +9,8 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from atomstream.config import Durability, OnFull, WhenUnreachable, integer_in_range, number_in_range
+from atomstream.checks import integer_in_range, number_in_range
+from atomstream.config import Durability, OnFull, WhenUnreachable
 from atomstream.errors import ClosedError, ConfigError, UnknownStreamError
 from atomstream.records import ClockStatus, Frames, Json, StreamReport
 from atomstream.spool import SpoolStatus

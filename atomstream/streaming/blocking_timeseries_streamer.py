@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from atomstream.config import Durability, WhenUnreachable, integer_in_range
+from atomstream.checks import integer_in_range
+from atomstream.config import Durability, WhenUnreachable
 from atomstream.protocol import MAX_CHUNK_POINTS
 from atomstream.records import ClockStatus, StreamReport
 from atomstream.spool import SpoolStatus

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeVar
 
+from atomstream.checks import checked_text
 from atomstream.config import HOSTED_ENDPOINT
 from atomstream.errors import (
     ConnectionFailedError,
@@ -133,7 +134,7 @@ class LateRegistrations:
 
     def is_pending(self, data_id: str) -> bool:
         """True if the stream has a local id and its registration is not complete."""
-        stream = self._streams.get(data_id)
+        stream = self._streams.get(checked_text("data_id", data_id))
         return stream is not None and not stream.late.complete
 
     async def keep_event(self, data_id: str, event: dict[str, Json]) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from atomstream.arguments import check_attributes, check_calibration
-from atomstream.config import ClientSettings, number_in_range
+from atomstream.checks import checked_text, number_in_range
+from atomstream.config import ClientSettings
 from atomstream.counted import counted
 from atomstream.errors import (
     ClosedError,
@@ -211,7 +212,7 @@ class StreamingSession:
 
     async def resume(self, data_id: str) -> int:
         """Continue a stream of the spool; returns its next chunk index."""
-        stream = await self._recovery.resume(data_id)
+        stream = await self._recovery.resume(checked_text("data_id", data_id))
         if stream.ledger.sealed:
             raise StreamFinalizedError(
                 f"Stream {data_id} was finalized before: it accepts no more frames. Its other chunks are delivered.",
@@ -271,7 +272,7 @@ class StreamingSession:
 
     def latest(self, data_id: str) -> ResultBatch | None:
         """Return the latest batch received. The first call starts the subscription."""
-        latest = self._latest.get(data_id)
+        latest = self._latest.get(checked_text("data_id", data_id))
         if latest is None or (latest.batch is None and not latest.running):
             latest = LatestResult(self.subscribe(data_id, LATEST_ONLY), data_id)
             self._latest[data_id] = latest

@@ -7,6 +7,7 @@ import os
 from typing import Any, Final
 
 from atomstream import config
+from atomstream.checks import integer_in_range
 from atomstream.config import ClientSettings
 from atomstream.login import resolve_login
 
@@ -57,7 +58,8 @@ def apply_verbosity(verbosity: int | None) -> None:
     if verbosity is None:
         return
     logger = logging.getLogger("atomstream")
-    logger.setLevel(_LEVELS[min(max(int(verbosity), 0), len(_LEVELS) - 1)])
+    level = integer_in_range("verbosity", verbosity, -(1 << 31), 1 << 31)
+    logger.setLevel(_LEVELS[min(max(level, 0), len(_LEVELS) - 1)])
     if not logger.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from atomstream.config import integer_in_range
+from atomstream.checks import checked_text, integer_in_range
 from atomstream.errors import ConfigError
 from atomstream.mark_rules import MAX_RULES, MarkRule
 from atomstream.protocol import MAX_CHUNK_POINTS, MAX_CHUNK_SIZE
@@ -86,7 +86,7 @@ def _checked_marks(marks: Iterable[str] | None) -> tuple[str, ...]:
         raise TypeError(f"marks must be a list of rules, such as ['shutter>0.5 -> open'], not {marks!r}.")
     rules = tuple(marks)
     for rule in rules:
-        MarkRule.parse(rule)
+        MarkRule.parse(checked_text("marks", rule))
     if len(rules) > MAX_RULES:
         raise ConfigError(f"{len(rules)} rules for marks are too many; at most {MAX_RULES} are allowed.")
     return rules

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from atomstream.config import integer_in_range
+from atomstream.checks import integer_in_range
 from atomstream.errors import ChunkConflictError, ConfigError
 from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.pipeline import Pipeline

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from atomstream.config import integer_in_range, number_in_range
+from atomstream.checks import integer_in_range, number_in_range
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_CHUNK_SIZE, MAX_FPS, MAX_NAME_CHARS, MAX_RPM, MIN_FPS
 from atomstream.records import Frames

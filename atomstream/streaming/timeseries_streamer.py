@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from atomstream.config import Durability, WhenUnreachable, integer_in_range
+from atomstream.checks import integer_in_range
+from atomstream.config import Durability, WhenUnreachable
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_CHUNK_POINTS
 from atomstream.records import ClockStatus, StreamReport
@@ -170,7 +171,7 @@ class AsyncTimeseriesStreamer:
         Raises:
             The errors of :meth:`push`.
         """
-        if not channels or not hasattr(channels, "items"):
+        if not hasattr(channels, "items") or not channels:
             raise TypeError(f"channels must be a dict with at least one channel, not {str(channels)[:80]!r}.")
         await self._push(
             data_id,

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.config import integer_in_range, number_in_range
+from atomstream.checks import integer_in_range, number_in_range
 from atomstream.errors import ConfigError
 from atomstream.frame_counter import known_id
 from atomstream.frame_shape import is_one_picture

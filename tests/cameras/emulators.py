@@ -321,38 +321,49 @@ def _virtual_screen() -> Iterator[None]:
         process.wait()
 
 
+_VENDOR = """
+import itertools, sys, time
+from pathlib import Path
+images = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
+sys.stdin.readline()
+for number in itertools.count():
+    Path(sys.argv[2], f"frame{number}.tif").write_bytes(images[number % len(images)])
+    time.sleep(0.01)
+"""
+
+
 @contextmanager
 def folder() -> Iterator[Emulator]:
-    """A folder into which a thread writes images, as a vendor's program does."""
+    """A folder into which another process writes images, as a vendor's program does.
+
+    A thread of this process would share the interpreter's lock with the code under test.
+    """
     import tempfile
 
     import tifffile
 
-    with tempfile.TemporaryDirectory() as name:
-        stop, wanted = threading.Event(), threading.Event()
+    with tempfile.TemporaryDirectory() as images, tempfile.TemporaryDirectory() as name:
+        for k, frame in enumerate(np.random.default_rng(7).integers(0, 4096, (16, 24, 32), np.uint16)):
+            tifffile.imwrite(Path(images) / f"{k:02}.tif", frame)
+        command = [sys.executable, "-S", "-c", _VENDOR, images, name]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
 
-        def write() -> None:
-            frames = np.random.default_rng(7).integers(0, 4096, (16, 24, 32), np.uint16)
-            number = 0
-            while not stop.wait(0.01):
-                if wanted.is_set():
-                    tifffile.imwrite(Path(name) / f"frame{number}.tif", frames[number % 16])
-                    number += 1
+            def begin() -> None:
+                assert process.stdin is not None
+                process.stdin.write(b"\n")
+                process.stdin.flush()
 
-        thread = threading.Thread(target=write, name="vendor", daemon=True)
-        thread.start()
-        try:
-            yield Emulator(
-                f"folder:{name}",
-                deep=True,
-                refused=[CameraSettings(exposure_ms=1.0)],
-                absent="folder:/nowhere/at/all",
-                listed=False,
-                prepare=wanted.set,
-            )
-        finally:
-            stop.set()
-            thread.join()
+            try:
+                yield Emulator(
+                    f"folder:{name}",
+                    deep=True,
+                    refused=[CameraSettings(exposure_ms=1.0)],
+                    absent="folder:/nowhere/at/all",
+                    listed=False,
+                    prepare=begin,
+                )
+            finally:
+                process.kill()
 
 
 EMULATORS = {

@@ -119,6 +119,37 @@ def test_unpaced_frames_lie_on_one_time_line(
     assert archived(server)["time"][:] == pytest.approx(np.arange(12) / 2.0, abs=0.0021)
 
 
+def test_a_file_that_grows(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
+    """``--follow`` streams what is there and what is added, until nothing more comes."""
+    frames = np.arange(9 * 6 * 8, dtype=np.uint8).reshape(9, 6, 8)
+    path = tmp_path / "live.raw"
+    path.write_bytes(frames[:4].tobytes())
+    options = ["--fps", "2", "--geometry", "8x6", "--follow", "--idle-end", "2"]
+    with running("stream", path, *options, **env) as command:
+        command.wait_for("stream ")
+        with path.open("ab") as file:
+            for frame in frames[4:]:
+                file.write(frame.tobytes())
+                file.flush()
+        assert command.end() == 0, command.text
+    assert "9 read, 9 stored" in command.text
+    assert np.array_equal(archived(server)["frames"][:], frames)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--follow", "--no-pace"], "leave out --no-pace"),
+        (["--idle-end", "3"], "--idle-end is for --follow"),
+        (["--follow"], "can't be followed"),
+        (["--follow", str(SB)], "one SOURCE"),
+    ],
+)
+def test_follow_with_other_options(options: list[str], message: str, env: dict[str, str]) -> None:
+    """Options that contradict each other, and files that can't be followed, are refused."""
+    refused(SB, "--fps", "2", *options, code=2, message=message, **env)
+
+
 def test_times_in_another_unit_are_refused(env: dict[str, str], tmp_path: Path) -> None:
     """Times in ms without their unit differ from the rate by a factor of 1000: refused before a stream is made."""
     np.savez(tmp_path / "a.npz", frames=sb_frames(), time=np.arange(6) * 500.0)

@@ -177,7 +177,7 @@ def test_what_does_not_exist(client: Client, server: ThreadedServer) -> None:
     """An unknown stream and a wrong key are errors with a sentence."""
     with pytest.raises(NotFoundError, match="no stream nothing"):
         client.get("nothing")
-    for wrong in ("", " ", None, 5, ["nothing"]):
+    for wrong in ("", " ", None, 5, [5]):
         with pytest.raises(ConfigError, match="The id of a stream is"):
             client.get(wrong)  # type: ignore[arg-type]
     with Client("a-wrong-key", server.url) as stranger, pytest.raises(AuthenticationError):
@@ -225,6 +225,8 @@ async def test_in_asyncio(serve: Serve, tmp_path: Path) -> None:
             data_id = await streamer.initialize(FPS, 0.0, CHUNK)
         await streamer.push(data_id, 0, noise(CHUNK - 3))
         await streamer.finalize(data_id)
+        async for _ in streamer.results(data_id):
+            pass
     async with AsyncClient(server.api_key, server.url) as client:
         assert [entry.data_id for entry in await client.search()] == [data_id]
         np.testing.assert_array_equal(await client.chunk(data_id, 0), noise(CHUNK - 3))
