@@ -55,15 +55,15 @@ class Target:
 
 def cpu_s(pid: int) -> float:
     """Processor seconds of a process and all its descendants, those that have ended included."""
-    total, wanted, parents = 0.0, {pid}, dict(_parents())
-    while True:
-        more = {child for child, parent in parents.items() if parent in wanted} - wanted
-        if not more:
-            break
+    return sum(sum(map(int, _stat(one)[11:15])) / TICKS for one in tree(pid))
+
+
+def tree(pid: int) -> set[int]:
+    """A process and all its descendants that run."""
+    wanted, parents = {pid}, dict(_parents())
+    while more := {child for child, parent in parents.items() if parent in wanted} - wanted:
         wanted |= more
-    for one in wanted:
-        total += sum(map(int, _stat(one)[11:15])) / TICKS
-    return total
+    return wanted
 
 
 def _parents() -> Iterable[tuple[int, int]]:
@@ -100,8 +100,9 @@ async def alone(folder: Path) -> AsyncIterator[Target]:
         await asyncio.to_thread(server.stop)
 
 
-async def follow(target: Target, data_id: str) -> None:
-    """Read the feed of a stream to its end."""
+async def follow(target: Target, data_id: str) -> int:
+    """Read the feed of a stream to its end; returns its bytes."""
+    nbytes = 0
     url = f"{target.url}/rheed/stream/{data_id}/feed"
     async with (
         aiohttp.ClientSession(headers={"X-API-KEY": target.api_key}) as session,
@@ -109,6 +110,8 @@ async def follow(target: Target, data_id: str) -> None:
     ):
         async for message in feed:
             msgpack.unpackb(message.data)
+            nbytes += len(message.data)
+    return nbytes
 
 
 async def idle_cores(target: Target) -> dict[str, float]:
@@ -125,6 +128,7 @@ async def run(
     target: Target, spool: Path, count: int, chunk: npt.NDArray[np.uint8], fps: float, n_chunks: int
 ) -> tuple[dict[str, float], float]:
     """Cores of each part for each stream, and how far the results were behind at the end in s."""
+    chunk_s = len(chunk) / fps
     idle = await idle_cores(target)
     async with AsyncRHEEDStreamer(
         api_key=target.api_key, endpoint=target.url, spool_dir=spool, compression_level=1
@@ -141,19 +145,19 @@ async def run(
             for number, data_id in enumerate(
                 ids
             ):  # spread over the time of a chunk, as from many instruments
-                at = begun + (index + number / count) * CHUNK_S
+                at = begun + (index + number / count) * chunk_s
                 await asyncio.sleep(max(0.0, at - time.monotonic()))
                 await streamer.push(data_id, index, chunk)
         await asyncio.gather(*(streamer.finalize(data_id) for data_id in ids))
         ended = time.monotonic()
         await asyncio.gather(*following)
         over = time.monotonic()
-    seconds = count * n_chunks * CHUNK_S
+    seconds = count * n_chunks * chunk_s
     used = {name: at - before[name] - idle[name] * (over - begun) for name, at in target.cpu().items()}
     return {name: max(0.0, one) / seconds for name, one in used.items()}, over - ended
 
 
-async def measure(cases: Sequence[tuple[int, int, int, float]], n_chunks: int) -> None:
+async def measure(cases: Sequence[tuple[int, int, int, float]], n_chunks: int, chunk_s: float) -> None:
     """Run all cases and print a line for each."""
     names = ("server", "analysis", "S3", "NATS", "PostgreSQL")
     heads = ("streams", *names, "cluster", "alone", "beyond", "behind s", "alone behind s")
@@ -162,7 +166,7 @@ async def measure(cases: Sequence[tuple[int, int, int, float]], n_chunks: int) -
         folder = Path(name)
         os.chmod(name, 0o755)  # PostgreSQL may run as another user
         for number, (count, height, width, fps) in enumerate(cases):
-            n = round(CHUNK_S * fps)
+            n = round(chunk_s * fps)
             (chunk,) = Simulator(GrowthSpec(height, width, fps, seed=1, rate_ml_s=1.2)).chunks(n, n)
             place = folder / str(number)
             async with cluster(place / "cluster") as target:
@@ -181,13 +185,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--chunks", type=int, default=12, help="chunks of 2 s of each stream")
+    parser.add_argument("--chunks", type=int, default=12, help="chunks of each stream")
+    parser.add_argument("--chunk-s", type=float, default=CHUNK_S, help="seconds in a chunk")
     parser.add_argument(
         "--cases", nargs="*", type=int, default=range(len(CASES)), help="numbers of the cases"
     )
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is ended in that case too
-    asyncio.run(measure([CASES[number] for number in asked.cases], asked.chunks))
+    asyncio.run(measure([CASES[number] for number in asked.cases], asked.chunks, asked.chunk_s))
     return 0
 
 

@@ -23,6 +23,7 @@ import msgspec
 
 from atomstream.errors import ShardError, StreamError
 from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.records import Piece
 from atomstream.server.archive.analysis_note import AnalysisNote
 from atomstream.server.archive.archive_files import ArchiveDeletedError
@@ -55,8 +56,9 @@ from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError
 from atomstream.system.files import LOCAL, FileSystem
 
-RESULTS_COPY_S: Final = 10.0
-"""Least time between two copies of the columns of results of a growing stream to the store, in s."""
+RESULTS_COPY_S: Final = 30.0
+"""Least time between two copies of the columns of results, and of the arrays' own documents, of a growing stream to the
+store, in s."""
 
 
 _ENDING: Final = frozenset({*ENDED_STATUSES, "stream_finalizing"})
@@ -344,11 +346,11 @@ class CachedArchive(StreamArchive):
             self.files.check_not_deleted()
             self._merger.merge(self.geometry, final=final or self._about.get("status") in _ENDING)
 
-    def follow(self, *, all_chunks: bool = False) -> list[int]:
+    def follow(self, *, all_chunks: bool = False, last: int = MAX_CHUNK_INDEX) -> list[int]:
         """Add the chunks that other servers have stored since; returns their indices.
 
-        Those that follow the last known one are looked for one by one; with ``all_chunks`` the store is listed, which
-        finds those in gaps too.
+        Those that follow the last known one are looked for one by one, up to chunk ``last``; with ``all_chunks`` the
+        store is listed, which finds those in gaps too.
         """
         geometry = self._index.geometry or self._shared_geometry()
         if geometry is None:
@@ -357,7 +359,9 @@ class CachedArchive(StreamArchive):
             listed = self.shared.listing().chunks - self.stored() if all_chunks else ()
             new = [index for index in listed if self._follow_one(index, geometry)]
             following = self.stored().end
-            while self._follow_one(following, geometry, whole=self.reads_all and not new):
+            while following <= last and self._follow_one(
+                following, geometry, whole=self.reads_all and not new
+            ):
                 new.append(following)
                 following += 1
         return new
@@ -464,8 +468,8 @@ class CachedArchive(StreamArchive):
         Short chunks that are due are merged there first.
 
         The columns of results are copied only each ``RESULTS_COPY_S``, or with ``everything``: their last files are
-        sent whole each time, and are larger than the frames of a small stream. Without effect if another process
-        copies.
+        sent whole each time, and are larger than the frames of a small stream. The same holds for the arrays' own
+        documents, of which the group's document has copies. Without effect if another process copies.
 
         Raises:
             StoreUnavailableError: the store can't be reached; calling it again continues.
@@ -477,7 +481,8 @@ class CachedArchive(StreamArchive):
             everything = everything or now - self._results_copied_at >= RESULTS_COPY_S
             self._merge()
             with self._index.writing:
-                names = [*self._copied.last_columns(results=everything), *self._copied.documents()]
+                documents = self._copied.documents() if everything else (GROUP,)
+                names = [*self._copied.last_columns(results=everything), *documents]
             self._mirror.send(names)
             self.results_left = not everything
             if everything:

@@ -45,7 +45,7 @@ COPY_RECORDS: Final = 120
 COPY_PART: Final = 20
 """In a long stream the files are stored each time the records have grown by 1/20. So all copies together are 20 times
 as large as the files at the end."""
-COPY_S: Final = 2.0
+COPY_S: Final = 4.0
 """Time between two copies of a stream's columns and documents to the store."""
 
 

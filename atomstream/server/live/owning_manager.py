@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
@@ -106,7 +107,9 @@ class OwningManager(ResultsManager):
             return
         known = notice.kind == "chunk" and notice.index in archive.stored()
         if not known:
-            await asyncio.to_thread(archive.follow, all_chunks=notice.kind == "end")
+            # Of a chunk's notice only those up to it: each later one has its own.
+            last = notice.index if notice.kind == "chunk" else MAX_CHUNK_INDEX
+            await asyncio.to_thread(archive.follow, all_chunks=notice.kind == "end", last=last)
             if notice.kind == "chunk" and notice.index not in archive.stored():
                 # It does not follow the last known one.
                 await asyncio.to_thread(archive.follow, all_chunks=True)

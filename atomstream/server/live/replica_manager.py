@@ -36,7 +36,11 @@ class ReplicaManager(ResultsManager):
     def noticed(self, notice: Notice) -> None:
         """A server of the cluster has announced that a stream has changed."""
         results = self._open.get(notice.data_id)
-        if isinstance(results, ReplicatedResults) and notice.kind in ("chunk", "end"):
+        if not isinstance(results, ReplicatedResults):
+            return
+        if notice.kind == "chunk" and results.has_chunk(notice.index):  # it was stored here, as most are
+            results.notice_change()
+        elif notice.kind in ("chunk", "end"):
             self._start(results.refresh(), f"new chunks of {notice.data_id}")
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:

@@ -92,6 +92,10 @@ class ReplicatedResults(StreamResults):
         """A chunk was stored here, or the status has changed: show it to readers."""
         self._feed.notify()
 
+    def has_chunk(self, index: int) -> bool:
+        """Whether this process knows that the chunk is stored."""
+        return index in self._shared_archive.stored()
+
     async def refresh(self) -> None:
         """Another server has stored a chunk, or changed the description."""
         if self._refreshing.locked():
