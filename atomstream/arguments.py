@@ -84,7 +84,7 @@ _ATTRIBUTE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def check_attributes(attributes: Any) -> dict[str, Json]:
-    """Check the attributes of a stream: each value is a text, a number, a bool, or a list of them.
+    """Check the attributes of a stream: each value is a string, a number, a bool, or a list of them.
 
     Raises:
         TypeError: a wrong type. ConfigError: a name or value that is not allowed.
@@ -133,5 +133,5 @@ def _check_attribute_value(name: str, value: Any) -> None:
             raise ConfigError(f"The attribute {name} is {value!r}, which is not a finite number.")
     else:
         raise TypeError(
-            f"The attribute {name} must be a text, a number, a bool or a list of them, not {type(value).__name__}."
+            f"The attribute {name} must be a string, a number, a bool or a list of them, not {type(value).__name__}."
         )

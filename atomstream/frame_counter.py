@@ -6,7 +6,7 @@ number of missing ones. Drivers count in different ways:
 - **No number**: a negative one, a number of all ones (65535, 2^32 - 1, 2^64 - 1), and one that does not change. Such a
   frame counts as the next one.
 - **Wrap**: after 65535 and 2^32 - 1 a counter goes on at 0 or, as in GigE Vision, at 1. Nothing is missing there.
-- **Steps**: if only each 4th frame is sent, the numbers rise by 4. A step that is the usual one is one frame.
+- **Steps**: if only every 4th frame is sent, the numbers rise by 4. A step that is the usual one is one frame.
 - **Restart**: a step backwards, or by more than the limits below, does not show how many frames are missing. It counts
   as one frame.
 """

@@ -189,7 +189,7 @@ class IndexSet:
             return NotImplemented
         return self._firsts == other._firsts and self._stops == other._stops
 
-    __hash__ = None  # type: ignore[assignment]  # mutable
+    __hash__ = None  # type: ignore[assignment]  # a set that can be changed has no hash
 
     def __str__(self) -> str:
         return self.text()

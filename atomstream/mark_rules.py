@@ -48,7 +48,7 @@ class MarkRule:
         """Read a rule; see the module's docstring.
 
         Raises:
-            ConfigError: the text is no rule.
+            ConfigError: the text is not a rule.
         """
         bare = text.strip()
         if len(bare) > MAX_RULE_CHARS:
@@ -58,7 +58,7 @@ class MarkRule:
         found = _RULE.fullmatch(bare)
         if found is None or not (found["quoted"] or found["channel"]).strip():
             raise ConfigError(
-                f"{text[:200]!r} is no rule for marks. A rule is CHANNEL>NUMBER -> LABEL, such as {_EXAMPLE}."
+                f"{text[:200]!r} is not a rule for marks. A rule is CHANNEL>NUMBER -> LABEL, such as {_EXAMPLE}."
             )
         channel, label = found["quoted"] or found["channel"].strip(), found["label"] or found["bare"].strip()
         kind = found["kind"] or "mark"
@@ -77,7 +77,7 @@ class MarkRule:
     def crossings(self, times: npt.NDArray[Any], values: npt.NDArray[Any]) -> Iterator[float]:
         """Yield the times at which the condition becomes true; ``times`` (N,) ascend.
 
-        NaN in ``values`` (N,) is skipped. The first value is no crossing: what was before it is not known.
+        NaN in ``values`` (N,) is skipped. The first value is not a crossing: what was before it is not known.
         """
         known = np.isfinite(values)
         at, value = times[known], values[known]

@@ -54,7 +54,7 @@ def plot_columns(
         _mark(axes, events)
     found[-1, 0].set_xlabel("Time from the first frame (s)")
     found[0, 0].set_title(_plain(title), loc="left")
-    return figure  # type: ignore[no-any-return] # pyplot is imported at run time
+    return figure  # type: ignore[no-any-return]  # pyplot is imported at run time
 
 
 def _draw(axes: Axes, name: str, time_s: F64, columns: Mapping[str, Any]) -> None:

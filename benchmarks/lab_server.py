@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # psutil has no type hints
 
 MIB: Final = float(1 << 20)
 SAMPLE_S: Final = 0.05

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import archive_hours, catalogue_length
 from benchmarks.frames import frames_file
 from benchmarks.processes import MODULES, work
-from benchmarks.report import Row
+from benchmarks.report import Row, Who
 from benchmarks.runner import Plan, main
 from benchmarks.sink import running_sink
 
@@ -36,9 +36,12 @@ def _chunks(plan: Plan) -> list[Row]:
     few, many = (4, 8) if plan.quick else (100, 1000)
     small = _costs(plan, (48, 64), 1, few, "cpu_s", "chunks")
     large = _costs(plan, (48, 64), 1, many, "cpu_s", "chunks")
-    figures = {"ours": [1e3 * value for value in large], "bare": [1e3 * value for value in small]}
+    figures: dict[Who, list[float]] = {
+        "ours": [1e3 * value for value in large],
+        "bare": [1e3 * value for value in small],
+    }
     name = f"client CPU for a chunk of 240 x 48x64, {many} chunks"
-    return [Row(name, "ms", figures, (), f"bare: of {few} chunks")]  # type: ignore[arg-type]
+    return [Row(name, "ms", figures, (), f"bare: of {few} chunks")]
 
 
 def _costs(plan: Plan, size: tuple[int, int], streams: int, chunks: int, what: str, per: str) -> list[float]:

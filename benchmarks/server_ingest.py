@@ -64,7 +64,7 @@ def _readable(server: Served, data_id: str) -> int:
     return int(frames.shape[0]) if frames[-1:].any() else 0
 
 
-class _watch:  # noqa: N801 - a context manager that reads like a verb
+class _watch:  # noqa: N801  (a context manager, used like a function)
     """Samples the resident memory of the server four times per second."""
 
     def __init__(self, server: Served) -> None:

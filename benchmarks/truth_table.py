@@ -117,7 +117,7 @@ def analysed(of: Case) -> Analysis:
     known = Calibration(
         spec.energy_kev, spec.screen_distance_mm, spec.px_per_mm * spec.scale, spec.incidence_deg
     )
-    return analyze(Film(of), spec.fps, spec.rpm, calibration=known)  # type: ignore[arg-type]  # sliced like an array
+    return analyze(Film(of), spec.fps, spec.rpm, calibration=known)  # type: ignore[arg-type]  # Film is sliced like an array
 
 
 def run(of: Case) -> Row:

@@ -57,7 +57,7 @@ class RheedStreamer(Device):
         self.set_state(DevState.RUNNING)
 
     @command(dtype_out=str)
-    def Stop(self) -> str:  # noqa: N802
+    def Stop(self) -> str:  # noqa: N802 (as Start)
         """End the stream, and report how much of it is stored."""
         feed, self._feed = self._feed, None
         self.set_state(DevState.STANDBY)

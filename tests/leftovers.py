@@ -115,7 +115,7 @@ def restore_logging(before: dict[str, LogSettings]) -> None:
 def left_threads(before: set[threading.Thread]) -> list[str]:
     """The threads that a test started and that still run, as text.
 
-    A further thread of a pool that had one before is none: the pool belongs to a server of the whole module.
+    A further thread of a pool that had one before is not reported: the pool belongs to a server of the whole module.
     """
     pools = {thread.name.rpartition("_")[0] for thread in before} - {""}
     new = [thread for thread in threading.enumerate() if thread not in before]

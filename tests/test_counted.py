@@ -28,7 +28,7 @@ def test_counted(count: int, words: tuple[str, ...], text: str) -> None:
     [(1, -1, ["1 chunk waits"]), (2, 4, ["2 chunks wait", "0 to 4 done"])],
 )
 def test_progress_of_chunks(pending: int, watermark: int, expected: list[str]) -> None:
-    """A progress line tells which chunks are done only when there is one."""
+    """A progress line names the chunks that are done only when there is at least one."""
     stream = {"chunks_pending": pending, "watermark": watermark, "standing_still": ""}
     stats = {"streams": {"one": stream}, "bytes_out_per_s": 0.0, "buffer_bytes_used": 0.0}
     assert status_parts(stats, "one")[: len(expected)] == expected  # type: ignore[arg-type] # the fields that are used

@@ -43,7 +43,7 @@ async def begin(streamer: AsyncRHEEDStreamer, *seeds: int) -> str:
 
 
 async def test_the_service_keeps_what_it_is_sent(tmp_path: Path) -> None:
-    """In an event loop: chunks, their frames, and the end of the stream can be read back."""
+    """In an event loop the service returns chunks, their frames and the end of the stream as they were sent."""
     async with MemoryService() as service, streamer_to(service, tmp_path) as streamer:
         data_id = await begin(streamer, 1, 2)
         assert not service.ended(data_id)
@@ -95,7 +95,7 @@ async def test_what_is_not_stored_is_a_key_error(tmp_path: Path) -> None:
 
 
 async def test_a_chunk_that_was_announced_is_not_stored(tmp_path: Path) -> None:
-    """Also between its upload URL and its upload a chunk is a KeyError."""
+    """A chunk whose upload URL was requested but not used yet is a KeyError."""
     async with MemoryService() as service, streamer_to(service, tmp_path) as streamer:
         service.hold_uploads()
         data_id = await begin(streamer, 1)

@@ -190,10 +190,10 @@ BASELINE_PICTURES = 16
 """Number of last residuals that define the usual residual; the first, large ones soon drop out."""
 
 MIN_LOG_SPREAD = 0.25
-"""Least spread of the log residual: 28 % more residual is no change, even with a quiet camera."""
+"""Least spread of the log residual: 28 % more residual is not a change, even with a quiet camera."""
 
 MIN_CHANGE = 0.003
-"""Least 1 - correlation with the usual picture: a smaller difference, even if significant, is no change."""
+"""Least 1 - correlation with the usual picture: a smaller difference, even if significant, is not a change."""
 
 JUMP_SCORE = 0.012
 """1 - correlation of successive pictures beyond which a lasting difference is a change, without any baseline."""
@@ -308,7 +308,7 @@ class ChangeTracker:
     def _is_drift(self, vector: F32) -> bool:
         """Return True if pictures leave the space of the recent ones: a new direction, or beyond the known range.
 
-        Growth oscillates within a few components; this is no change of the pattern.
+        Growth oscillates within a few components; this is not a change of the pattern.
         """
         if self.components.weight < 1.5:
             return False
@@ -319,7 +319,7 @@ class ChangeTracker:
             return False
         middle = float(np.median(usual))
         spread = max(1.4826 * float(np.median(np.abs(usual - middle))), MIN_LOG_SPREAD)
-        # A residual that decreases, because the components adapt, is no change.
+        # A residual that decreases, because the components adapt, is not a change.
         tests = [max((log_residual - middle) / spread, -1.0)]
         low, high = self.components.coordinates.min(axis=0), self.components.coordinates.max(axis=0)
         # Noise leaves the known range now and then; a slow trend does so at each picture, but only a little.

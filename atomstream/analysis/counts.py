@@ -1,4 +1,5 @@
-"""The counts of oscillations of one stream: since the last segment mark, since the user's last mark, and in all.
+"""The counts of oscillations of one stream: since the last segment mark, since the user's last mark, and since the
+start.
 
 Each is a :class:`~atomstream.analysis.layer_count.LayerCounter` that is updated with the same fits. They differ in
 where they begin again. A new trace (another spot, another box) or a pause ends a run of growth, but not the counts

@@ -1,4 +1,5 @@
-"""Statistics of a fit on its window: how much it explains, and how well something else explains the same samples.
+"""Statistics of a fit on its window: how much of the variation it explains, and how well other models explain the same
+samples.
 
 :mod:`~atomstream.analysis.hypotheses` decides with them whether an oscillation is growth.
 """

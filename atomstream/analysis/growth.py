@@ -198,7 +198,7 @@ class GrowthTracker:
         return self.latest
 
     def _interrupt(self, now: float, why: str) -> None:
-        """End the run of growth because no rate can be given any more; what is seen until ``now`` is not used again."""
+        """End the run of growth because no rate can be given any more; samples up to ``now`` are not used again."""
         if self.latest.determined:
             self.counts.end_run(self.doubtful_since_s if self.doubtful else now)
         self.history, self.doubtful, self.unconfirmed_hz = [], False, 0.0
@@ -412,7 +412,7 @@ class GrowthTracker:
         return float(t[-1]) - answer.span_s
 
     def _checked(self, answer: Oscillation, rotation_hz: float = 0.0) -> Oscillation:
-        """Return a fitted oscillation as the rate of growth, or the reason why it is none."""
+        """Return a fitted oscillation as the rate of growth, or the reason why it is not growth."""
         if answer.best is None:
             return answer
         pulse_hz = None if rotation_hz else self.laser.rate_seen_in(answer.best, self.trace)

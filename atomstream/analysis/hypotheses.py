@@ -55,7 +55,7 @@ MAX_FREQUENCY = 0.22
 
 MAX_OVERTONE = 4.0
 """Largest amplitude of the second harmonic relative to the first. With more, the signal oscillates at twice the
-frequency: a vibration of 6 Hz is no growth of 3 layers per second."""
+frequency: a vibration of 6 Hz is not growth of 3 layers per second."""
 
 MIN_PULSES_PER_LAYER = 4.0
 """Fewest laser pulses per layer: faster oscillations are not separated from the pulses."""
@@ -115,7 +115,7 @@ class Surroundings:
 
 
 def reason_against(window: Window, fit: Fit) -> str:
-    """Return why a fit is no measurement of growth; "" if growth is the best explanation of its window."""
+    """Return why a fit is not a measurement of growth; "" if growth is the best explanation of its window."""
     oscillation = Oscillating(window, fit)
     return next((reason for explain in EXPLANATIONS if (reason := explain(oscillation))), "")
 
@@ -130,7 +130,7 @@ def _too_short(e: Oscillating) -> str:
     if e.fit.cycles >= MIN_CYCLES:
         return ""
     more = max((MIN_CYCLES - e.fit.cycles) / e.fit.frequency, 0.1)
-    seen = math.floor(10.0 * e.fit.cycles) / 10.0  # rounded down: less than needed in the text, too
+    seen = math.floor(10.0 * e.fit.cycles) / 10.0  # rounded down, so that the message shows fewer than needed
     return f"only {seen:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.2g} s more would help"
 
 

@@ -43,7 +43,7 @@ def fit_comb(profile: F64, x0: float, spacing: float, fwhm: float) -> StreakComb
     """Fit the comb of a column profile (W,) near a known centre, spacing and width (px).
 
     None unless at least three streaks agree: three neighbours with a ±m pair among them, or two ±m pairs. Any two peaks
-    have a distance, so a single pair is no evidence of a lattice. The sigma includes the noise of the positions and
+    have a distance, so a single pair is not evidence of a lattice. The sigma includes the noise of the positions and
     their scatter about the comb.
     """
     noise = profile_noise(profile)

@@ -148,7 +148,8 @@ class LayerCounter:
         return part
 
     def continue_from(self, start_s: float, count: float, sigma: float) -> None:
-        """Begin at ``start_s`` (s) already: ``count`` oscillations, +- ``sigma``, are added for the time up to here."""
+        """Move the begin back to ``start_s`` (s), and add ``count`` +- ``sigma`` oscillations for the time up to the
+        old begin."""
         self.runs.insert(0, (start_s, self.start_s, count))
         self.finished += count
         self.finished_variance += sigma**2
@@ -195,13 +196,13 @@ class LayerCounter:
         return min(time_s - self.phase_time_s, 0.0) if self.waits else self._reach(time_s)
 
     def _reach(self, time_s: float) -> float:
-        """Return the time from the last fit to ``time_s`` in s, limited where it is later."""
+        """Return the time from the last fit to ``time_s`` in s, with an upper limit for the extrapolation."""
         longest = max(MAX_EXTRAPOLATION / self.rate, self.fit_interval_s) if self.rate > 0.0 else 0.0
         return min(time_s - self.phase_time_s, longest)
 
 
 def _unseen_variance(share: float, count: float) -> float:
-    """Return the variance of a ``share`` of ``count`` oscillations: growth may have rested in one of the parts."""
+    """Return the variance of a ``share`` of ``count`` oscillations: growth may have paused in one of the parts."""
     return (UNSEEN_ERROR * min(share, 1.0 - share) * count) ** 2
 
 

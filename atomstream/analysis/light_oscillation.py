@@ -103,5 +103,5 @@ def interfering_light(t: F64, y: F64, background: F64, fit: varpro.Fit) -> float
     turn = 2.0 * math.pi * float(hz[line]) * (at - at[0])
     wave = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     missed = rest - wave @ np.linalg.lstsq(wave, rest, rcond=1e-9)[0]
-    # A step of the light has a line in its spectrum, too, but is no oscillation.
+    # A step of the light has a line in its spectrum, too, but is not an oscillation.
     return float(hz[line]) if float(missed @ missed) < MAX_LINE_MISFIT * float(rest @ rest) else 0.0

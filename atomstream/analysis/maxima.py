@@ -12,9 +12,9 @@ from atomstream.results import F64, Int
 
 
 def find_maxima(y: F64, least_prominence: float, distance: int = 1) -> tuple[Int, F64]:
-    """Return the places (K,) of the maxima of a profile (N,) and their prominences (K,), by place.
+    """Return the positions (K,) of the maxima of a profile (N,), ascending, and their prominences (K,).
 
-    A flat top counts at its middle; the ends of the profile are no maxima. Of two maxima less than ``distance`` px
+    A flat top counts at its middle; the ends of the profile are not maxima. Of two maxima less than ``distance`` px
     apart the higher one is kept. The prominence is the height above the higher one of the lowest values on both
     sides, as far as the profile is not higher than the maximum.
     """
@@ -25,7 +25,7 @@ def find_maxima(y: F64, least_prominence: float, distance: int = 1) -> tuple[Int
 
 
 def _tops(y: F64) -> tuple[Int, F64]:
-    """Return the places and heights of all local maxima."""
+    """Return the positions and heights of all local maxima."""
     if len(y) < 3:
         return np.empty(0, dtype=np.intp), y[:0]
     ends = np.append(np.flatnonzero(y[1:] != y[:-1]), len(y) - 1)  # the last sample of each run of equal ones
@@ -36,7 +36,7 @@ def _tops(y: F64) -> tuple[Int, F64]:
 
 
 def _spaced(places: Int, heights: F64, distance: int) -> Int:
-    """Return the places without those next to a higher one that is kept."""
+    """Return the positions without those next to a higher one that is kept."""
     if distance <= 1 or len(places) < 2:
         return places
     kept = np.ones(len(places), dtype=bool)

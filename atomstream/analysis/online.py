@@ -239,7 +239,7 @@ def _mean_saturated(parts: list[FrameFeatures], name: str) -> float:
 
 
 def _watch_light(state: AnalysisState, specular: BoxTrace, pictures: F32) -> None:
-    """Compare spot, other streaks and background, while the light is steady and nothing turns."""
+    """Compare spot, other streaks and background, while the light is steady and nothing rotates."""
     trackers, (height, width) = _trackers(state), state.shape
     if trackers.rotation or not trackers.light.is_steady:
         return

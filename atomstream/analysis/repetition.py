@@ -1,4 +1,4 @@
-"""Repetition of the pictures of a turning pattern: after a turn, and after 1/n of it on an n-fold surface.
+"""Repetition of the pictures of a rotating pattern: after a turn, and after 1/n of a turn on an n-fold surface.
 
 The rotation speed was stated, perhaps wrongly. The pictures repeat after a time p and its multiples, and a turn lasts
 p, 2 p, 3 p, 4 p or 6 p: a crystal has no other rotation symmetry. The search for the nearest repetition alone does not
@@ -116,7 +116,7 @@ def return_lag(ring: F32, hidden: Bool) -> float | None:
 
 
 def _best_multiple(heights: dict[int, tuple[float, float]], *, is_fine: bool) -> int:
-    """Return the smallest n so that each n-th return is better than the ones beside it; 1 if all are alike.
+    """Return the smallest n so that every n-th return is better than the ones beside it; 1 if all are alike.
 
     ``heights`` are the similarity of each return and its distance from the next picture, in pictures. If the pictures
     are far apart in time, a return close to a picture looks better, so the similarity alone decides nothing.
@@ -156,12 +156,12 @@ def _mean(values: F32) -> float:
 
 
 def _maxima(score: F64) -> Int:
-    """Return the places of the local maxima, without the ends."""
+    """Return the positions of the local maxima, without the ends."""
     return np.flatnonzero((score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:])) + 1
 
 
 def _vertex(score: F64, at: int) -> tuple[float, float]:
-    """Return the place and the height of a maximum of the score: the vertex of the parabola through three points."""
+    """Return the position and the height of a maximum of the score: the vertex of the parabola through three points."""
     before, top, after = (float(value) for value in score[at - 1 : at + 2])
     bend = before - 2.0 * top + after
     if not bend < 0:

@@ -108,7 +108,8 @@ def _layers_grown(counted: Measurement, rate: Measurement, unit: str) -> Measure
 
 
 def _layers_total(counted: Measurement) -> Measurement:
-    """Return the layers of the whole stream. They stay determined when the oscillations end, and then miss what grows.
+    """Return the layers of the whole stream. They stay determined when the oscillations end, and then do not include
+    what grows later.
 
     A sum over hours would be of no use if it was undetermined whenever the rate is; so its note names the condition.
     """

@@ -55,7 +55,7 @@ SLOW_BLOCK_S = 0.5
 
 Restart: TypeAlias = Literal["light", "pattern", "gap", "rotation", "turning", "spot"]
 """Why trackers discard the earlier pictures: the light or the pattern changed, frames are missing, the rotation was
-set, the pattern turns, or another spot or box is the specular one."""
+set, the pattern rotates, or another spot or box is the specular one."""
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class PatternTrackers:
 
     @property
     def no_rate_reason(self) -> str:
-        """Why the pattern allows no growth rate, "" if it does: it turns and the speed is not known."""
+        """Why the pattern allows no growth rate, "" if it does: it rotates, and the speed is not known."""
         return self.rotation.reason if self.rotation else self.turns.reason or self.common.reason
 
     def restart(self, why: Restart) -> None:

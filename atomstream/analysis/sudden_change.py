@@ -151,7 +151,7 @@ class SuddenChangeTracker:
         self.before, self.usual = self.before[:0], self.usual[:0]
         least, self.least = self.least, LASTING
         if self.even < EVEN_SAMPLES and not self.was_even:
-            return []  # profiles that always change, as those of a turning pattern
+            return []  # profiles that always change, as those of a rotating pattern
         if moved < least or moved < LASTING_RATIO * noise:
             return []
         return [Event(self.peak_s, "change", "the pattern changed", moved)]

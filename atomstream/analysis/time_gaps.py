@@ -1,6 +1,6 @@
 """Frames that are missing between two capture times, for cameras without a frame counter.
 
-Stamps of a host arrive late and then catch up, so one long step is no gap yet: the frames after it must stay late.
+Stamps of a host arrive late and then catch up, so one long step is not a gap yet: the frames after it must stay late.
 Where stamps are even, as those of a camera's own clock, single missing frames are found too.
 """
 

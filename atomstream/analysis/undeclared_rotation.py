@@ -1,11 +1,12 @@
-"""Undeclared rotation: finds out from the pictures whether the pattern turns, without a stated speed.
+"""Undeclared rotation: detects from the pictures whether the pattern rotates, without a stated speed.
 
-While the substrate turns, the diffraction spots move, so two pictures soon differ; after a turn, or after 1/n of it on
+While the substrate rotates, the diffraction spots move, so two pictures soon differ; after a turn, or after 1/n of it
+on
 an n-fold surface, the same picture returns. At rest all pictures agree, apart from the brightness of their spots. So
 the similarity of two pictures must not depend on brightness: each picture is divided by its local contrast, the
 specular spot is left out, and the noise is taken out of the correlation. A pattern that only moves as a whole is
 aligned before it is compared. A pattern that alternates between two states (a shutter, a reconstruction) keeps each
-state for a while, which a turning pattern does not.
+state for a while, which a rotating pattern does not.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class PictureHistory:
         self.times = np.append(self.times[kept], time_s)
 
     def return_s(self) -> float | None:
-        """Return the time in s after which the pictures of a turning pattern return, None if it does not turn."""
+        """Return the time in s after which the pictures of a rotating pattern return, None if it does not rotate."""
         found = returns(self.similarity)
         if found is None:
             return None
@@ -149,7 +150,7 @@ class PictureHistory:
 
 
 def _middle(times: F64) -> float:
-    """Return the lower median of times (N,): the mean of two middle ones may be no multiple of the period."""
+    """Return the lower median of times (N,): the mean of two middle ones may be not a multiple of the period."""
     return float(np.quantile(times, 0.5, method="lower"))
 
 
@@ -292,9 +293,9 @@ def _mean_matrix(columns: int) -> F32:
 
 @dataclass(slots=True)
 class TurnDetector:
-    """Detects that the pattern turns.
+    """Detects that the pattern rotates.
 
-    ``return_s`` is the time in s after which the pattern returns, 0 while it does not turn; on an n-fold surface this
+    ``return_s`` is the time in s after which the pattern returns, 0 while it does not rotate; on an n-fold surface this
     may be 1/n of a turn. ``moves`` is True while the pattern keeps changing. ``contrasts`` (<= 48,) are those of
     the last pictures in counts, ``confirmed`` is the number of searches in a row with a result.
     """
@@ -313,10 +314,10 @@ class TurnDetector:
 
     @property
     def reason(self) -> str:
-        """Why there is no growth rate: a sentence about the turning pattern, "" at rest."""
+        """Why there is no growth rate: a sentence about the rotating pattern, "" at rest."""
         if self.return_s:
             return (
-                f"the pattern turns (it returns after about {self.return_s:.2g} s), but 0 rpm was stated: "
+                f"the pattern rotates (it returns after about {self.return_s:.2g} s), but 0 rpm was stated: "
                 "set the rotation"
             )
         return MOVES if self.moves else ""
@@ -346,7 +347,8 @@ class TurnDetector:
             history.add(float(history.times[-1]), np.zeros_like(history.pictures[0]), math.nan)
 
     def update(self) -> bool:
-        """Judge the last pictures, about twice a second; return True when the turning is noticed for the first time."""
+        """Judge the last pictures, about twice a second; return True when the rotation is noticed for the first
+        time."""
         found = self.history.return_s()
         self.confirmed = self.confirmed + 1 if found else 0
         if found and self.confirmed >= CONFIRMATIONS:

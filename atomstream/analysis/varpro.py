@@ -328,7 +328,7 @@ def _decimated(t: F64, y: F64, points: int) -> tuple[F64, F64]:
     """Decimate with an FIR filter: averages would alias the strong rotation harmonics into the growth band."""
     if len(t) < 2:
         return t, y
-    # Stamps of a burst are equal or nearly so, and their interval is no sample interval.
+    # Stamps of a burst are equal or nearly so, and their interval is not a sample interval.
     step = max(float(np.median(np.diff(t))), float(t[-1] - t[0]) / (4 * len(t)))
     if not step > 0.0:
         return t, y

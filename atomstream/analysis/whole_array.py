@@ -117,7 +117,8 @@ def analyze(
     events: Iterable[Event] = (),
     regions: Sequence[Region] = (),
 ) -> Analysis:
-    """Analyse frames (N, H, W), uint8 or uint16, filmed at ``fps`` (1/s) with the substrate turning at ``rpm`` (1/min).
+    """Analyse frames (N, H, W), uint8 or uint16, filmed at ``fps`` (1/s) with the substrate rotating at ``rpm``
+    (1/min).
 
     ``frames`` may be any sliceable object of that shape, for example a Zarr array. ``times_s`` (N,) are the capture
     times of the frames, for frames at uneven intervals; ``events`` are the user's marks in seconds of the same clock.

@@ -16,7 +16,7 @@ BUFFERS: Final = 64
 
 
 class Basler:
-    """One Basler camera; ``which`` is a serial number or a place from 0."""
+    """One Basler camera; ``which`` is a serial number or an index from 0."""
 
     def __init__(self, which: str = "") -> None:
         self.name = f"basler:{which or 0}"

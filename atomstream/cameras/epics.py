@@ -35,7 +35,7 @@ class EpicsCamera:
 
     def __init__(self, which: str) -> None:
         if not which:
-            raise ConfigError("epics: needs the PV of the image, such as epics:13SIM1:Pva1:Image")
+            raise ConfigError("epics: give the PV of the image, such as epics:13SIM1:Pva1:Image")
         self.name = f"epics:{which}"
         self._pv = which
         self._thread = driver("epics", "p4p.client.thread")

@@ -21,7 +21,7 @@ BUFFERS: Final = 64
 
 
 class GenICam:
-    """One GenICam camera; ``which`` is a serial number, a GenTL device id, or a place from 0."""
+    """One GenICam camera; ``which`` is a serial number, a GenTL device id, or an index from 0."""
 
     def __init__(self, which: str = "") -> None:
         self.name = f"genicam:{which or 0}"
@@ -138,8 +138,8 @@ def _harvester() -> Any:
     files = sorted(file for folder in folders for file in folder.glob("*.cti"))
     if not files:
         raise ConfigError(
-            f"genicam: finds no GenTL producer (.cti): install the camera maker's driver, and set {PRODUCERS} to the "
-            "folder of its .cti file"
+            f"genicam: no GenTL producer (.cti) was found: install the camera maker's driver, and set {PRODUCERS} to "
+            "the folder of its .cti file"
         )
     logging.getLogger("harvesters").setLevel(logging.CRITICAL)  # errors are raised, and not logged as well
     harvester = driver("genicam", "harvesters.core").Harvester()

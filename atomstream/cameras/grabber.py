@@ -1,4 +1,4 @@
-"""Takes frames from a camera without end: numbers them, counts what is missing, and opens a lost camera again."""
+"""Takes frames from a camera until it is stopped: numbers them, counts missing ones, and reopens a lost camera."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Grabber:
                 self._device_clock.utc_ms(frame.time_ms_utc, time_ms) if in_device else frame.time_ms_utc
             )
         number, missing = self._numbers.next(frame.frame_id, time_ms)
-        if not frame.complete:  # it has a number, so that it does not count as missing too
+        if not frame.complete:  # counted as incomplete, and by its number not as missing too
             self.counts.missing += missing
             self.counts.incomplete += 1
             self._report_once("incomplete", 1, "incomplete frames, left out", frame.problem)

@@ -89,7 +89,7 @@ class MicroManager:
         try:
             while not core.getRemainingImageCount():
                 if not core.isSequenceRunning():
-                    raise CameraLostError("Its sequence has ended.")
+                    raise CameraLostError("The camera's sequence has ended.")
                 if time.monotonic() >= deadline:
                     return None
                 time.sleep(POLL_S)

@@ -66,7 +66,7 @@ def list_cameras(kinds: Iterable[str] | None = None) -> tuple[list[FoundCamera],
     not_searched: dict[str, str] = {}
     for kind in ADAPTERS if kinds is None else kinds:
         if checked_text("kinds", kind) not in ADAPTERS:
-            raise ConfigError(f"{kind!r} is no kind of camera; there are {', '.join(ADAPTERS)}")
+            raise ConfigError(f"{kind!r} is not a kind of camera; there are {', '.join(ADAPTERS)}")
         try:
             found += _camera_class(kind).found()
         except (AtomstreamError, OSError) as error:
@@ -101,7 +101,7 @@ def driver(kind: str, package: str) -> Any:
 
 
 def chosen(kind: str, which: str, serials: list[str]) -> int:
-    """Return the place of the camera ``which`` (a place from 0, a serial number, or empty: the first) in ``serials``.
+    """Return the index of the camera ``which`` (an index from 0, a serial number, or empty: the first) in ``serials``.
 
     Raises:
         CameraError: there is no such camera; the message lists those that are there.

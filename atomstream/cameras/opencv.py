@@ -81,7 +81,7 @@ class OpenCVCamera:
         """See :class:`atomstream.cameras.Camera`. OpenCV has its own time limit, which can't be set here."""
         there, pixels = self._capture.read()
         if not there:
-            raise CameraLostError("It delivers no frame.")
+            raise CameraLostError("The camera delivers no frame.")
         return CameraFrame(grey(self.name, pixels))
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ class FileReplay:
 
     def __init__(self, which: str) -> None:
         if not which:
-            raise ConfigError("file: needs a path, such as file:D:/growth.tif")
+            raise ConfigError("file: state a path, such as file:D:/growth.tif")
         self.name = f"file:{which}"
         self._path = Path(which)
         self._frames: Iterator[CameraFrame] | None = None

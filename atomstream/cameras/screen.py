@@ -43,7 +43,7 @@ class ScreenCamera:
 
     @classmethod
     def found(cls) -> list[FoundCamera]:
-        """Each monitor as a whole."""
+        """One camera for each monitor, with its whole picture."""
         mss = driver("screen", "mss")
         try:
             with mss.MSS() as screen:

@@ -99,7 +99,7 @@ class FrameNumbers:
     def _missing(self, step: int, elapsed_ms: float) -> int:
         """Return how many frames a step of the number skips.
 
-        Some drivers count in steps, for example if only each 4th frame is sent: the usual step is one frame, unless
+        Some drivers count in steps, for example if only every 4th frame is sent: the usual step is one frame, unless
         the elapsed time shows that frames are missing.
         """
         if self._restarted:

@@ -22,7 +22,7 @@ BUFFERS: Final = 32
 
 
 class Vimba:
-    """One Allied Vision camera; ``which`` is its id, or a place from 0."""
+    """One Allied Vision camera; ``which`` is its id, or an index from 0."""
 
     def __init__(self, which: str = "") -> None:
         self.name = f"vimba:{which or 0}"

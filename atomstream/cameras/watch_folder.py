@@ -57,7 +57,7 @@ class WatchFolder:
         self.name = f"folder:{which}"
         self._folder = Path(which)
         if not which:
-            raise ConfigError("folder: needs a path, such as folder:D:/frames")
+            raise ConfigError("folder: state a path, such as folder:D:/frames")
         self._done: dict[Path, _Version] = {}
         self._since: dict[Path, tuple[_Version, float]] = {}
         self._ready: Iterator[CameraFrame] = iter(())

@@ -170,7 +170,7 @@ def _from_toml(where: str, name: str, value: Any, limits: Mapping[str, int | flo
             isinstance(one, str) and not _has_control_characters(one) for one in value
         ):
             return tuple(value)
-        raise ConfigError(f'{where} is not a list of texts, such as ["mbe-pc.lab.local"].')
+        raise ConfigError(f'{where} is not a list of strings, such as ["mbe-pc.lab.local"].')
     right, kind = _is_of_type(default, value)
     if not right:
         raise ConfigError(f"{where}={value!r} is not {kind}.")
@@ -199,7 +199,7 @@ def _is_of_type(default: Any, value: Any) -> tuple[bool, str]:
         return isinstance(value, int) and not is_true_or_false, "a whole number"
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not is_true_or_false, "a number"
-    return isinstance(value, str), "a text in quotes"
+    return isinstance(value, str), "a string in quotes"
 
 
 def _check_name(where: str, name: str, known: Iterable[str], shown: Callable[[str], str]) -> None:
@@ -208,4 +208,4 @@ def _check_name(where: str, name: str, known: Iterable[str], shown: Callable[[st
         return
     close = difflib.get_close_matches(name, names, 1)
     hint = f"Did you mean {shown(close[0])}?" if close else "docs/server.md lists all settings."
-    raise ConfigError(f"{where} is no setting of the server. {hint}")
+    raise ConfigError(f"{where} is not a setting of the server. {hint}")

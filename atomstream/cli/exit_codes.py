@@ -62,9 +62,9 @@ def require_server() -> None:
         MissingPackagesError: One is missing.
     """
     try:
-        import zarr  # noqa: F401
+        import zarr  # noqa: F401  (to check that it is installed)
 
-        import atomstream.server.runner  # noqa: F401
+        import atomstream.server.runner  # noqa: F401  (to check that its packages are installed)
     except ModuleNotFoundError as error:
         raise MissingPackagesError(
             f"This command needs the packages of the server, but {error.name!r} is not installed: "

@@ -55,7 +55,7 @@ def export(
     FILE.nc         the same as netCDF-4, for xarray
     FILE.csv        results, one row per frame, for pandas and spreadsheets
     FILE.tiff       frames with their full bit depth, for ImageJ and napari
-    FILE.mp4, .gif  a film with time and growth rate below the picture
+    FILE.mp4, .gif  a video with time and growth rate below the picture
     FILE.png        one picture with its scale and the growth rate at its time
     FILE.pdf        a report of two pages
 

@@ -91,7 +91,7 @@ def open_folder(data_dir: Path) -> OpenFolder:
     """The people of the catalogue that the command or the environment names, else those of ``data_dir``.
 
     Raises:
-        ConfigError: it is no data folder, or its file of people is damaged; or the catalogue can't be used.
+        ConfigError: it is not a data folder, or its file of people is damaged; or the catalogue can't be used.
     """
     try:
         from atomstream.server.catalogue.project_names import read_projects
@@ -158,7 +158,7 @@ def seconds_of(text: str, option: str) -> float:
     """The seconds of a duration such as ``90d``, ``12h``, ``30m`` or ``0s``; raises click.BadParameter."""
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
-        raise click.BadParameter(f"{text!r} is no duration, such as 90d, 12h or 30m.", param_hint=option)
+        raise click.BadParameter(f"{text!r} is not a duration, such as 90d, 12h or 30m.", param_hint=option)
     return float(match[1]) * _UNITS[match[2]]
 
 
@@ -172,7 +172,7 @@ def end_of(text: str, option: str) -> float:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
         raise click.BadParameter(
-            f"{text!r} is no time: give a duration (90d), a date (2027-06-30) or never.", param_hint=option
+            f"{text!r} is not a time: give a duration (90d), a date (2027-06-30) or never.", param_hint=option
         ) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 

@@ -177,7 +177,7 @@ def _ending(ended: asyncio.Event) -> Iterator[None]:
 
 
 class _ForPrograms(logging.Filter):
-    """Removes messages about the server that does not exist, and advice for programs."""
+    """Removes messages for programmers: about the placeholder server of local recordings, and about arguments."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for a message that is removed."""
@@ -189,7 +189,7 @@ class _ForPrograms(logging.Filter):
 
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Without the messages that the recorder shows in its own words."""
+    """Suppress log messages whose content the recorder shows itself."""
     removed = _ForPrograms()
     handlers = get_logger("atomstream").handlers
     quiet = [get_logger(name) for name in QUIET_LOGGERS]

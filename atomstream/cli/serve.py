@@ -173,7 +173,7 @@ def read_limits(given: tuple[str, ...], known: dict[str, int | float]) -> dict[s
     for text in given:
         name, _, number = text.partition("=")
         if name not in known:
-            raise click.BadParameter(f"{name!r} is no limit; there are {', '.join(sorted(known))}.")
+            raise click.BadParameter(f"{name!r} is not a limit; there are {', '.join(sorted(known))}.")
         try:
             found[name] = type(known[name])(number)
         except ValueError:

@@ -26,8 +26,8 @@ def without_secret(context: click.Context, parameter: click.Parameter, url: str 
     option, variable = parameter.opts[0], variable_of(parameter)
     raise click.BadParameter(
         f"The URL of {option} has a password in it, and every user of this computer can read a command line. Give the "
-        f"URL without it, and the password by the environment or a file ({_WAYS.get(option, '')}); or the whole URL as "
-        f"${variable}, or in the file of --config. Nothing was started."
+        f"URL without it, and the password in the environment or in a file ({_WAYS.get(option, '')}); or the whole "
+        f"URL as ${variable}, or in the file of --config. Nothing was started."
     )
 
 

@@ -203,7 +203,7 @@ def _start(text: str, utc: bool) -> float:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"--start {text!r} is no time; write it as 2026-11-30T09:00:00.") from None
+        raise ConfigError(f"--start {text!r} is not a time; write it as 2026-11-30T09:00:00.") from None
     if found.tzinfo is None and utc:
         found = found.replace(tzinfo=UTC)
     return found.astimezone(UTC).timestamp()

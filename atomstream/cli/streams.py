@@ -84,7 +84,7 @@ def rename(data_id: str, name: str, endpoint: str | None, api_key: str | None) -
 @click.argument("project", required=False)
 @click.option("--no-project", is_flag=True, help="Remove the stream from its project.")
 @click.option("--sample", help="Name or UUID of the new sample of the stream.")
-@click.option("--new-sample", help="Name of a sample that is made, if there is none of this name.")
+@click.option("--new-sample", help="Name of the stream's new sample, which is created if it does not exist.")
 @click.option("--no-sample", is_flag=True, help="Remove the link to the stream's sample.")
 @connection_options
 def move(

@@ -179,7 +179,7 @@ def _absolute(folder: Path) -> Path:
 
 
 def _say(line: str) -> None:
-    click.echo(printable(line))  # it has names of streams and files
+    click.echo(printable(line))  # the text contains names of streams and files
 
 
 def _end(problems: Sequence[str], what: str) -> int:

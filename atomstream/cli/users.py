@@ -144,7 +144,7 @@ def set_user(
     if password is not None or no_password:
         fields["password"] = password
     if not fields:
-        raise click.UsageError("Nothing is to be changed: give --role, --project, --rename or --password.")
+        raise click.UsageError("There is nothing to change: give --role, --project, --rename or --password.")
     user = folder.people.set_user(me(), name, **fields)
     console.write(f"Changed {user.name}: {user.role}, sees {folder.shown(user.projects)}.")
     return ExitCode.DONE

@@ -33,14 +33,14 @@ DATA_TYPES: Final[dict[str, tuple[str, ...]]] = {name: (name,) for name in _TYPE
 
 
 def texts(name: str, given: Any) -> list[str]:
-    """Return one text, several or none as a list. Raises ConfigError if they are no texts."""
+    """Return one string, several or none as a list. Raises ConfigError if they are not strings."""
     if given is None:
         return []
     if isinstance(given, str):
         return [given]
     found = list(given) if isinstance(given, Iterable) else [given]
     if not all(isinstance(one, str) for one in found):
-        raise ConfigError(f"{name} is {given!r}; it must be a text, or a list of texts.")
+        raise ConfigError(f"{name} is {given!r}; it must be a string, or a list of strings.")
     return found
 
 
@@ -54,9 +54,10 @@ def ids(name: str, given: Any) -> list[Any]:
 
 
 def one_id(data_id: Any) -> str:
-    """Return the id of a stream. Raises ConfigError if it is no text, or empty: a search for that finds any stream."""
+    """Return the id of a stream. Raises ConfigError if it is not a string, or empty: a search for that finds any
+    stream."""
     if not isinstance(data_id, str) or not data_id.strip():
-        raise ConfigError(f"The id of a stream is {data_id!r}; it must be a text that is not empty.")
+        raise ConfigError(f"The id of a stream is {data_id!r}; it must be a string that is not empty.")
     return data_id
 
 
@@ -104,7 +105,7 @@ def number(name: str, value: Any) -> str:
 
 
 def moment(name: str, value: Any) -> str:
-    """Return a time for a request; one without a time zone is local. Raises ConfigError if it is no datetime."""
+    """Return a time for a request; one without a time zone is local. Raises ConfigError if it is not a datetime."""
     if not isinstance(value, datetime):
         raise ConfigError(f"{name} has {value!r}; it must be a datetime.datetime, or None.")
     return value.astimezone().isoformat()

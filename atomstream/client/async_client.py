@@ -119,7 +119,7 @@ class AsyncClient(HostedCalls):
             kind: ``"frames"``, ``"signals"`` (of instruments; their length is given as 0), or ``"all"``.
 
         Raises:
-            ConfigError: an argument is not of these types, or ``kind``, ``data_type`` or ``status`` is none of the
+            ConfigError: an argument is not of these types, or ``kind``, ``data_type`` or ``status`` is not one of the
                 known ones.
         """
         filters: dict[str, str | list[str]] = {
@@ -147,7 +147,7 @@ class AsyncClient(HostedCalls):
         return entries
 
     @overload
-    async def get(self, data_ids: str) -> AsyncStreamData: ...  # type: ignore[overload-overlap] # a text is one id
+    async def get(self, data_ids: str) -> AsyncStreamData: ...  # type: ignore[overload-overlap] # a string is one id
     @overload
     async def get(self, data_ids: Iterable[str]) -> list[AsyncStreamData]: ...
 
@@ -161,7 +161,7 @@ class AsyncClient(HostedCalls):
             last = await frames[-1]
 
         Raises:
-            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is no text.
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is not a string.
         """
         if isinstance(data_ids, str):
             return AsyncStreamData(await self.entry(data_ids), self)
@@ -174,7 +174,7 @@ class AsyncClient(HostedCalls):
         """The entry of one stream of frames in the list.
 
         Raises:
-            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or the id is no text.
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or the id is not a string.
         """
         return (await self.entries([one_id(data_id)]))[0]
 
@@ -182,7 +182,7 @@ class AsyncClient(HostedCalls):
         """The entries of streams of frames in the list, in the order of the ids.
 
         Raises:
-            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is no text.
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is not a string.
         """
         wanted = [one_id(one) for one in ids("data_ids", data_ids)]
         found: dict[str, StreamEntry] = {}
@@ -314,7 +314,7 @@ def _data_types(kind: Any) -> tuple[str, ...]:
     # The hosted service needs no filter for frames, and it may not support ours.
     types = {"frames": (), "signals": (SIGNALS_TYPE,), "all": (FRAMES_TYPE, SIGNALS_TYPE)}
     if not isinstance(kind, str) or kind not in types:
-        raise ConfigError(f"kind={kind!r} is none of frames, signals, all.")
+        raise ConfigError(f"kind={kind!r} is not one of frames, signals, all.")
     return types[kind]
 
 

@@ -86,7 +86,7 @@ class Client(BlockingHostedCalls):
         )
 
     @overload
-    def get(self, data_ids: str) -> StreamData: ...  # type: ignore[overload-overlap] # a text is one id
+    def get(self, data_ids: str) -> StreamData: ...  # type: ignore[overload-overlap] # a string is one id
     @overload
     def get(self, data_ids: Iterable[str]) -> list[StreamData]: ...
 
@@ -96,7 +96,7 @@ class Client(BlockingHostedCalls):
         The descriptions are read now, frames and results when they are used.
 
         Raises:
-            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is no text.
+            NotFoundError: there is no such stream. ConfigError: it is a stream of signals, or an id is not a string.
         """
         if isinstance(data_ids, str):
             return self._data(self._call(partial(self._client.entry, data_ids)))

@@ -62,7 +62,7 @@ def compare(
     origin = "the first frame" if align is None else f"the mark {align!r}"
     time = ("time", grid, {"units": "s", "long_name": f"time from {origin}"})
     names = ("growth", np.array(list(series), dtype=object))
-    return xarray.DataArray(  # type: ignore[no-any-return] # xarray is imported at run time
+    return xarray.DataArray(  # type: ignore[no-any-return]  # xarray is imported at run time
         values, {"growth": names, "time": time}, ("growth", "time"), name=column, attrs=attributes
     )
 

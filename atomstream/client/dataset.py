@@ -95,7 +95,7 @@ def _from_disk(group: Path) -> xarray.Dataset:
     size = opened["frames"].encoding.get("shards") or opened["frames"].encoding["chunks"]
     opened["frames"] = in_pieces(opened["frames"], int(size[0]))
     received = np.isfinite(opened["time"].values)
-    return opened if received.all() else opened.isel(time=np.flatnonzero(received))  # type: ignore[no-any-return] # xarray is imported at run time
+    return opened if received.all() else opened.isel(time=np.flatnonzero(received))  # type: ignore[no-any-return]  # xarray is imported at run time
 
 
 def _from_server(data_id: str, api_key: str | None, endpoint: str | None) -> xarray.Dataset:

@@ -196,7 +196,7 @@ class HostedCalls:
         """The views of azimuths of one or several streams, one row per view.
 
         Raises:
-            NotFoundError: there is no such stream. ConfigError: an id is no text.
+            NotFoundError: there is no such stream. ConfigError: an id is not a string.
         """
         views: list[dict[str, Any]] = []
         for data_id in [one_id(one) for one in ids("data_ids", data_ids)]:

@@ -34,7 +34,7 @@ def lazy_frames(
     xarray = load("xarray", "to_xarray", "frames")
     indexing = load("xarray.core.indexing", "to_xarray", "frames")
 
-    class Frames(xarray.backends.BackendArray):  # type: ignore[misc, name-defined] # xarray is imported at run time
+    class Frames(xarray.backends.BackendArray):  # type: ignore[misc, name-defined]  # xarray is imported at run time
         """Reads rows of ``source``."""
 
         shape = (len(numbers), *source.shape[1:])
@@ -50,4 +50,4 @@ def lazy_frames(
             return read if np.ndim(numbers[key[0]]) else read[0]
 
     variable = xarray.Variable(("time", "y", "x"), indexing.LazilyIndexedArray(Frames()), attributes)
-    return xarray.DataArray(variable)  # type: ignore[no-any-return] # xarray is imported at run time
+    return xarray.DataArray(variable)  # type: ignore[no-any-return]  # xarray is imported at run time

@@ -18,7 +18,7 @@ F64: TypeAlias = npt.NDArray[np.float64]
 class Signal:
     """``values[i]`` was measured at ``times[i]``, in s since 1970 (UTC); both are (n,), sorted by time.
 
-    NaN is no value. ``units`` is the unit of the values; None if it was not given.
+    NaN means no value. ``units`` is the unit of the values; None if it was not given.
     """
 
     times: F64

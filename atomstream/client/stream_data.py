@@ -109,7 +109,7 @@ class StreamData:
         xarray = load("xarray", "results", "frames")
         columns = self._call(lambda: self._client.columns(self.info.data_id, names))
         time, frame = columns.pop(TIME), columns.pop("frame")
-        return xarray.Dataset(  # type: ignore[no-any-return] # xarray is imported at run time
+        return xarray.Dataset(  # type: ignore[no-any-return]  # xarray is imported at run time
             {name: ("time", values, _about(name)) for name, values in columns.items()},
             {
                 "time": ("time", time, {"units": "s", "long_name": "capture time since the start"}),
@@ -313,7 +313,7 @@ class LazyFrames:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index]
-        frames = self._read(index)  # by several threads at once, as of dask
+        frames = self._read(index)  # may be called by several threads at once, as dask does
         # The last chunk of a running stream may get longer in the next description, which makes a new object.
         with self._lock:
             self._kept[index] = frames

@@ -90,7 +90,7 @@ async def balancing(port: int, servers: Sequence[int]) -> AsyncIterator[None]:
     """Pass connections to ``port`` on to the ports ``servers``, for as long as the block lasts.
 
     Raises:
-        ConfigError: the port can't be listened on.
+        ConfigError: listening on the port failed.
     """
     balancer = Balancer(servers)
     try:

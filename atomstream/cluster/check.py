@@ -30,7 +30,7 @@ _BUS_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ClusterFinding:
-    """One thing that was checked. ``text`` is for people."""
+    """The result of one check; ``text`` describes it in a sentence."""
 
     name: str
     ok: bool
@@ -126,7 +126,7 @@ async def _check_bus(address: BusAddress, store: Store | None) -> str:
         raise ConfigError("--bus needs the package nats-py: pip install 'atomstream[cluster]'.") from None
 
     async def ignore(_error: Exception) -> None:
-        """Each request fails by itself."""
+        """Do nothing: the requests report their own errors."""
 
     try:
         async with asyncio.timeout(_BUS_S):

@@ -1,5 +1,5 @@
 // The view of a LiveWidget: it draws the traits that the kernel sets, and shows when the kernel does not answer.
-const SILENT_MS = 3500; // the kernel sends a beat each second
+const SILENT_MS = 3500; // the kernel sends a beat every second
 const LIVE = ["waiting", "fresh", "undetermined", "stale"];
 const LABELS = { waiting: "Waiting", fresh: "Live", undetermined: "Live", stale: "Not fresh", ended: "Ended", failed: "Failed", closed: "Closed" };
 

@@ -73,7 +73,7 @@ def _shell() -> str:
 
 
 def in_shell(page: str, *, scripts: bool = True) -> str:
-    """The complete document of a page: what all pages have in common, around its own head and its ``<body>``.
+    """The complete HTML of a page: its own head and ``<body>``, inside the parts that all pages share.
 
     ``page`` is the text of a page's file. What stands before its ``<body>`` (title, styles, scripts) is put into the
     ``<head>`` of the document. With ``scripts=False`` the script that sets the theme is left out, because the

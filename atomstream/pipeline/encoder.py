@@ -62,13 +62,13 @@ class _SlicedJob:
 
     @property
     def reserved_bytes(self) -> int:
-        """The most bytes that the slices not yet begun can become."""
+        """Upper limit of the encoded bytes of the slices that are not begun."""
         frames = self.job.chunk.frames
         return slice_bound(len(frames) - self._begun, frames.nbytes // len(frames))
 
     @property
     def slice_bytes(self) -> int:
-        """The most bytes of any encoded slice. The same for all slices, so that their memory can be reused."""
+        """Upper limit of the bytes of an encoded slice. The same for all slices, so that their memory can be reused."""
         frames = self.job.chunk.frames
         return slice_bound(self._step, frames.nbytes // len(frames))
 
@@ -147,7 +147,8 @@ class Encoder:
     def enqueue(self, job: EncodeJob) -> None:
         """Queue ``job`` without waking idle threads. Call :meth:`wake_threads` afterwards."""
         frames = len(job.chunk.frames)
-        # The higher level only if the encoder is idle, and in one thread: capture and analysis need the other cores.
+        # Use the higher level only if the encoder is idle, and only in one thread: capture and analysis need the
+        # other cores.
         dense = not self._unfinished and self._uplink_lags()
         sliced = _SlicedJob(job, frames if dense else -(-frames // self._slices_per_job), dense)
         with self._ready:

@@ -141,7 +141,7 @@ class FrameBatcher:
         self._stream.fix_geometry((height, width), frame.frame.dtype.newbyteorder("="))
 
     def _ends_chunk(self, frame: Frame) -> bool:
-        if self._examined:  # it ended a chunk, and had to wait for memory for the next one
+        if self._examined:  # this frame was examined before: it waited for memory for its chunk
             return False
         ends = self._gaps.ends_chunk(frame.frame_id, frame.capture_ms)
         self._stream.frame_gaps = self._gaps.count

@@ -121,7 +121,7 @@ class Capture:
 
     @property
     def silent_s(self) -> float:
-        """How long no frame has come, in s."""
+        """Seconds since the newest frame."""
         return time.monotonic() - self._newest_at
 
     @property

@@ -50,7 +50,8 @@ class DashcamStatus:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Consecutive frames that were read. ``next`` is the number to read then; ``skipped`` were deleted before."""
+    """Consecutive frames that were read. ``next`` is the number to read next; ``skipped`` frames were already
+    deleted."""
 
     frames: Sequence[CameraFrame]
     next: int
@@ -70,7 +71,7 @@ class Dashcam:
         self._segments: deque[Segment] = deque()
         self._end = 0
         self._memory_bytes = self._disk_bytes = 0
-        self._needed = -1  # frames from here on are to be read; -1: none
+        self._needed = -1  # the first frame that is still to be read; -1: none
         self._problem = ""
         self._gave_up_disk = False
         self._closed = False

@@ -415,4 +415,4 @@ def _check(request: RecordingRequest) -> None:
     """Raise ConfigError if the stream could not be created with these values."""
     InitializeRequest(1.0, request.rpm, 1, request.name, request.sample, azimuth=request.azimuth).checked()
     if not 0.0 <= request.before_s < 1e7:
-        raise ConfigError(f"before_s is {request.before_s}; it is a time in s from 0")
+        raise ConfigError(f"before_s is {request.before_s}; it must be a number of seconds, 0 or more")

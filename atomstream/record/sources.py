@@ -18,7 +18,7 @@ def camera_name(source: str) -> str:
     ``watch:FOLDER``. Names of cameras are accepted too.
 
     Raises:
-        ConfigError: it is no source, or there is no screen.
+        ConfigError: it is not a source, or there is no screen.
     """
     kind, _, which = source.strip().partition(":")
     if kind == "simulator":
@@ -34,7 +34,7 @@ def camera_name(source: str) -> str:
     elif kind in ADAPTERS:
         return source.strip()
     raise ConfigError(
-        f"{source!r} is no source; sources are {EXAMPLES} (`atomstream camera list` shows the cameras)."
+        f"{source!r} is not a source; sources are {EXAMPLES} (`atomstream camera list` shows the cameras)."
     )
 
 

@@ -27,7 +27,7 @@ class Streamers:
 
     @property
     def login(self) -> ServerLogin:
-        """The server of new recordings; NO_SERVER if there is none."""
+        """The server that new recordings are sent to; NO_SERVER if there is none."""
         return self._settings.login or NO_SERVER
 
     async def main(self) -> AsyncRHEEDStreamer:

@@ -102,7 +102,7 @@ def adopt(documents: Documents, store: Store) -> str:
     def revise(content: bytes | None) -> bytes | None:
         ours, stored = _decode(content, documents.place(CLUSTER_FILE)), id_in_store(store)
         if stored is None:
-            raise ConfigError(f"The store {store.name} belongs to no cluster yet: nothing is to be adopted.")
+            raise ConfigError(f"The store {store.name} belongs to no cluster yet: there is nothing to adopt.")
         if ours is not None and ours != stored:
             raise ConfigError(
                 f"The catalogue is that of the cluster {ours}, and the store {store.name} belongs to {stored}. Only a "

@@ -55,7 +55,7 @@ async def listen(
     """Listen until ``stack`` is closed; return the URL for this machine.
 
     Raises:
-        ConfigError: the address can't be listened on.
+        ConfigError: listening on the address failed.
     """
     settings = context.settings
     protocol_log = ProtocolLog()
@@ -86,7 +86,7 @@ async def listen(
             with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
                 same.listen(BACKLOG)
     except UnicodeError:
-        raise ConfigError(f"host={settings.host!r} is no address and no name of a computer.") from None
+        raise ConfigError(f"host={settings.host!r} is neither an address nor a name of a computer.") from None
     except OSError as error:
         raise ConfigError(
             f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}. "

@@ -54,7 +54,7 @@ class OidcSettings:
         known = ("viewer", "operator", "admin")
         for role in (*self.roles.values(), *([self.default_role] if self.default_role is not None else [])):
             if role not in known:
-                raise ConfigError(f"oidc: {role!r} is no role; it is one of {', '.join(known)}.")
+                raise ConfigError(f"oidc: {role!r} is not a role; it is one of {', '.join(known)}.")
         if not self.roles and self.default_role is None:
             raise ConfigError(
                 "oidc: nobody could sign in; give default_role, or roles for values of role_claim."
@@ -82,7 +82,7 @@ class OidcSettings:
             if name not in names:
                 close = difflib.get_close_matches(name, [*names, "client_secret_file"], 1)
                 hint = f" Did you mean {close[0]}?" if close else ""
-                raise ConfigError(f"oidc: {name} is no setting.{hint}")
+                raise ConfigError(f"oidc: {name} is not a setting.{hint}")
             given[name] = _checked(name, value)
         for name in ("issuer", "client_id"):
             if name not in given:
@@ -108,7 +108,7 @@ class OidcSettings:
 
 
 def values_of(claims: Mapping[str, Any], name: str) -> list[str]:
-    """The texts in a claim, which is one text or a list; ``a.b`` is the claim ``b`` inside of ``a``."""
+    """The strings in a claim, which is one string or a list; ``a.b`` is the claim ``b`` inside of ``a``."""
     value: Any = claims.get(name)
     if value is None and "." in name:
         value = claims
@@ -146,18 +146,18 @@ def _checked(name: str, value: Any) -> Any:
     if name == "scopes":
         if _is_texts(value):
             return tuple(value)
-        raise ConfigError('oidc: scopes is not a list of texts, such as ["openid", "profile"].')
+        raise ConfigError('oidc: scopes is not a list of strings, such as ["openid", "profile"].')
     if name == "roles":
         if isinstance(value, dict) and _is_texts(list(value.values())):
             return dict(value)
-        raise ConfigError('oidc: roles is not a table of texts, such as mbe-admins = "admin".')
+        raise ConfigError('oidc: roles is not a table of strings, such as mbe-admins = "admin".')
     if name == "projects":
         if isinstance(value, dict) and all(_is_texts(one) for one in value.values()):
             return dict(value)
         raise ConfigError('oidc: projects is not a table of lists, such as gan-team = ["GaN on Si"].')
     if isinstance(value, str) and value.strip():
         return value.strip()
-    raise ConfigError(f"oidc: {name} is not a text in quotes.")
+    raise ConfigError(f"oidc: {name} is not a string in quotes.")
 
 
 def _is_texts(value: Any) -> bool:

@@ -24,7 +24,7 @@ from atomstream.server.settings import ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked. ``text`` is for people."""
+    """The result of one check; ``text`` describes it in a sentence."""
 
     name: str
     ok: bool
@@ -135,9 +135,9 @@ def _address(settings: ServerSettings) -> str:
             probe.bind(address)
             probe.listen(1)
     except UnicodeError:
-        raise ConfigError(f"host={settings.host!r} is no address and no name of a computer.") from None
+        raise ConfigError(f"host={settings.host!r} is neither an address nor a name of a computer.") from None
     except OSError as error:
         raise ConfigError(
-            f"{settings.host} port {settings.port} can't be listened on: {error.strerror or error}."
+            f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}."
         ) from None
     return f"{settings.host} port {settings.port or 'chosen by the system'} is free"

@@ -61,7 +61,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    """All ``rules``, of which the first that fits a stream counts; run each day at ``daily_at`` (local time, HH:MM).
+    """All ``rules``, of which the first that fits a stream counts; run every day at ``daily_at`` (local time, HH:MM).
 
     ``quota_gb`` is for all streams together. For a quota, no stream is changed whose newest frame is younger than
     ``spare_days``.

@@ -67,7 +67,7 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
     """Run a server in this loop for as long as the block lasts.
 
     Raises:
-        ConfigError: the folder is used by another server or unusable, the address can't be listened on, the files of
+        ConfigError: the folder is used by another server or unusable, it can't listen on the address, the files of
             the TLS certificate can't be used, or the server would be reached from elsewhere without TLS.
     """
     protect_libraries()

@@ -202,7 +202,7 @@ def changes_made(data: Json) -> tuple[str, ...]:
     """``{"changes": ["moved from 'A' to 'B'"]}``; a server before version 0.2.0 sends none."""
     changes = _object(data).get("changes", [])
     if not isinstance(changes, list) or not all(isinstance(one, str) for one in changes):
-        raise ValueError("changes must be a list of texts")
+        raise ValueError("changes must be a list of strings")
     return tuple(changes)
 
 

@@ -59,12 +59,12 @@ def frame_nbytes(dims: Dims, dtype: DtypeName) -> int:
 
 
 def slice_bound(n_frames: int, nbytes_per_frame: int) -> int:
-    """The most bytes that an encoded slice of this many frames can have (ZSTD_COMPRESSBOUND)."""
+    """Upper limit of the bytes of an encoded slice of this many frames (ZSTD_COMPRESSBOUND)."""
     return n_frames * (nbytes_per_frame + (nbytes_per_frame >> 8) + 1024)
 
 
 def encoded_bound(n_frames: int, nbytes_per_frame: int) -> int:
-    """The most bytes that a shard of this many frames can have, including index and per-frame data."""
+    """Upper limit of the bytes of a shard of this many frames, including index and per-frame data."""
     overhead = n_frames * (ENTRY_BYTES + META_BYTES_PER_FRAME) + CRC_BYTES + 1024
     return slice_bound(n_frames, nbytes_per_frame) + overhead
 

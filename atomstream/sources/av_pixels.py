@@ -61,7 +61,7 @@ def picture_of(
     """Return the samples of a decoded frame of PyAV. Raises :class:`ConfigError` for formats that are not known.
 
     ``monochrome``: the file has no chroma, also if the decoder gives some. ``padded``: the fourth byte of a pixel is
-    no opacity but unused, whatever the decoder calls it.
+    not an opacity but unused, whatever the decoder calls it.
     """
     frame = _top_down(frame)
     found = frame.format.name
@@ -100,7 +100,7 @@ def orientation_of(name: str, frame: Any) -> int:
             )
             if not exact or signs not in _ORIENTATIONS:
                 raise ConfigError(
-                    f"{name} is to be displayed turned by another angle than 90, 180 or 270 degrees: turn it first"
+                    f"{name} is to be rotated for display by another angle than 90, 180 or 270 degrees: rotate it first"
                 )
             return _ORIENTATIONS[signs]
     return 1

@@ -159,7 +159,7 @@ def _checked(name: str, shape: tuple[int, ...], axes: str, whose: str) -> str:
     unknown = sorted({letter for letter in long if letter not in _KNOWN})
     if unknown:
         raise ConfigError(
-            f"{whose} {axes!r} of {name}, {shape}, contain {', '.join(unknown)}, which is no frame, row, column or "
+            f"{whose} {axes!r} of {name}, {shape}, contain {', '.join(unknown)}, which is not a frame, row, column or "
             f"colour: {_HELP}"
         )
     if len(set(long)) != len(long) or long.count("Y") != 1 or long.count("X") != 1:

@@ -40,7 +40,7 @@ def why_not_open(path: Path, error: BaseException) -> str:
 
 
 def has_index(path: Path) -> bool:
-    """Return True if an MP4 has its index, or is no MP4."""
+    """Return True if an MP4 has its index, or is not an MP4."""
     size = path.stat().st_size
     position = 0
     with path.open("rb") as file:

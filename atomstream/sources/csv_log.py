@@ -34,7 +34,7 @@ MAX_HEADER_LINES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Some rows of a log: ``times`` (N,) in s since 1970, and N values of each channel; NaN is no value."""
+    """Some rows of a log: ``times`` (N,) in s since 1970, and N values of each channel; NaN means no value."""
 
     times: list[float]
     values: dict[str, list[float]]
@@ -48,7 +48,7 @@ class CsvLog:
     again.
 
     Raises:
-        ConfigError: it is no table of numbers, or its times can't be understood; the message names the option.
+        ConfigError: it is not a table of numbers, or its times can't be understood; the message names the option.
     """
 
     def __init__(self, path: Path, options: CsvOptions | None = None) -> None:
@@ -160,8 +160,8 @@ class CsvLog:
 
     def _no_table(self) -> ConfigError:
         return ConfigError(
-            f"{self.path} is no table of signals: no line with names, followed by lines of a time and numbers, is in "
-            f"its first {len(self._before)} lines. State the separator with --delimiter."
+            f"{self.path} is not a table of signals: no line with names, followed by lines of a time and numbers, "
+            f"is in its first {len(self._before)} lines. State the separator with --delimiter."
         )
 
     def _find_times(self, header: Sequence[str]) -> list[int]:
@@ -232,7 +232,7 @@ class CsvLog:
             value = _number(given, self._delimiter)
             if math.isnan(value) and not _MISSING.match(given.strip()):
                 self._note(
-                    f"line {self._line}: {given.strip()[:40]!r} of {name!r} is no number and counts as no value."
+                    f"line {self._line}: {given.strip()[:40]!r} of {name!r} is not a number and counts as no value."
                 )
             rows.values[name].append(value)
 
@@ -256,7 +256,7 @@ class CsvLog:
             if self._line <= 2 + len(self._before):
                 raise
             self._note(
-                f"line {self._line}: {text[:40]!r} is no time; the line is left out, as are others like it."
+                f"line {self._line}: {text[:40]!r} is not a time; the line is left out, as are others like it."
             )
             return None
 
@@ -310,7 +310,7 @@ def _fields(line: str, delimiter: str) -> list[str]:
 
 
 def _number(text: str, delimiter: str) -> float:
-    """The number in a field; NaN if it is none. Decimal commas count where commas do not separate."""
+    """The number in a field; NaN if it is not a number. Decimal commas count where commas do not separate."""
     plain = text.strip()
     if delimiter != "," and _COMMA.match(plain):
         plain = plain.replace(",", ".")

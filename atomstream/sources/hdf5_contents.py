@@ -21,7 +21,7 @@ def hdf5_arrays(file: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return all datasets of two or more axes by their paths, and the broken links with their targets.
 
     Links to other files are followed, as a detector's main file has them. A dataset that several paths lead to is
-    listed once, by the first of them that is no link, else by the first.
+    listed once, by the first of them that is not a link, else by the first.
     """
     h5py = _h5py()
     arrays: dict[str, Any] = {}

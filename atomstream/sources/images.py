@@ -90,7 +90,7 @@ def _is_deep_pgm(path: Path) -> bool:
 def read_image(path: Path, options: ReadOptions, *, deep: bool = False) -> Frames:
     """Read one image as a frame (H, W), uint8 or uint16. ``deep``: PGM are uint16, whatever their own maximum.
 
-    Raises :class:`FrameDamage` if it can't be read completely, :class:`ConfigError` if it is no frame.
+    Raises :class:`FrameDamage` if it can't be read completely, :class:`ConfigError` if it is not a frame.
     """
     try:
         if path.suffix.casefold() in TIFF_SUFFIXES:

@@ -123,7 +123,7 @@ def _times(path: Path, archive: Any, chosen: str, options: ReadOptions) -> Times
 
 
 class NpzArray:
-    """The array (n, ...) in C order of a member of a .npz file, read forwards; going back begins anew."""
+    """The array (n, ...) in C order of a member of a .npz file, read forwards; going back restarts at the beginning."""
 
     def __init__(self, path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape = shape

@@ -21,7 +21,7 @@ class Image:
 
 
 def image_of(group: Any) -> Image | None:
-    """Return the image that the attributes of a Zarr group describe, None if it is no OME-Zarr group."""
+    """Return the image that the attributes of a Zarr group describe, None if it is not an OME-Zarr group."""
     attributes = group.attrs.asdict()
     ome = attributes.get("ome")
     scales: Any = (ome if isinstance(ome, Mapping) else attributes).get("multiscales")

@@ -55,7 +55,7 @@ def read_pgm(path: Path, *, deep: bool = False) -> Picture:
         try:
             samples = np.array(data[match.end() :].split(), dtype=np.int64).astype(dtype)
         except ValueError as error:
-            raise FrameDamage(f"its pixels are no numbers ({error})", path.name) from error
+            raise FrameDamage(f"its pixels are not numbers ({error})", path.name) from error
         if samples.size < width * height:
             raise FrameDamage(
                 f"it ends after {samples.size} of {width * height} pixels", path.name, len(data)

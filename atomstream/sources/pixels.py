@@ -183,7 +183,7 @@ class PixelReader:
             return np.dtype(np.uint8 if (bits or 8 * dtype.itemsize) <= 8 else np.uint16)
         if dtype.kind not in "buif":
             raise ConfigError(
-                f"{self.name} holds {dtype} pixels, which are no brightness: store real numbers"
+                f"{self.name} holds {dtype} pixels, which are not a brightness: store real numbers"
                 + (", such as numpy.abs of them" if dtype.kind == "c" else "")
             )
         kind = "1-bit" if dtype.kind == "b" or bits == 1 else str(dtype)
@@ -247,7 +247,7 @@ class PixelReader:
     def _luma_of(self, colours: Samples) -> Samples:
         if colours.shape[-1] != 3:
             raise ConfigError(
-                f"{self.name} has {colours.shape[-1]} channels, which are no red, green and blue: choose "
+                f"{self.name} has {colours.shape[-1]} channels, which are not red, green and blue: choose "
                 f"channel (--channel) 0 to {colours.shape[-1] - 1}"
             )
         luma: Samples = colours.astype(np.float64) @ np.array(_LUMA)
@@ -316,7 +316,7 @@ class PixelReader:
         elif dtype.kind == "u":
             top = (1 << (self.pixels.bits or 8 * dtype.itemsize)) - 1
             grey = np.subtract(dtype.type(top), grey, dtype=dtype)
-        return grey  # for other types the levels are exchanged
+        return grey  # for other types low and high are exchanged instead
 
     def _scaled(self, grey: Samples, first: int) -> Samples:
         if self._levels is None:

@@ -1,4 +1,4 @@
-"""PNG images: what FFmpeg does not tell of them, the bits of a grey sample and whether there are several pictures."""
+"""PNG images: what FFmpeg does not report: the bits of a grey sample, and whether there are several pictures."""
 
 from __future__ import annotations
 

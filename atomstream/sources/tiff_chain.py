@@ -1,7 +1,8 @@
 """The chain of a TIFF's pages, and a view of the file that ends before a broken link.
 
 Each page has a directory, which states where the next one is. A camera program that ends in the middle of a recording
-leaves a link to a place behind the end of the file, or to bytes that are no directory. Parsers of TIFF then refuse the
+leaves a link to a place behind the end of the file, or to bytes that are not a directory. Parsers of TIFF then refuse
+the
 whole file or leave out the rest without an error.
 """
 
@@ -52,7 +53,7 @@ class _Form:
 
 
 def broken_link(path: Path) -> BrokenLink | None:
-    """Return the first link that leads to no page; None if all pages exist, or if the file is no TIFF."""
+    """Return the first link that leads to no page; None if all pages exist, or if the file is not a TIFF."""
     with FileIO(path) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(16)
@@ -93,7 +94,7 @@ def _form(head: bytes) -> _Form | None:
 
 
 def _directory(file: FileIO, form: _Form, target: int, size: int) -> tuple[bytes, str]:
-    """Return the directory at ``target``, and why it is none."""
+    """Return the bytes of the directory at ``target`` and ""; or b"" and the reason why it is not valid."""
     if target + form.count_size > size:
         return b"", "the file ends before it"
     file.seek(target)

@@ -37,7 +37,7 @@ _WORDS: Final = {
 _UNIT_OF: Final = {word: unit for unit, words in _WORDS.items() for word in (unit, *words)}
 
 TIME_NAMES: Final = ("time", "times", "t", "timestamp", "timestamps", "frame_time", "frame_times")
-"""Names of an array of times beside the frames. An index of frames, such as ``frame``, is no time."""
+"""Names of an array of times beside the frames. An index of frames, such as ``frame``, is not a time."""
 
 _NO_SECONDS: Final = 1e11
 """Seconds of 3000 years: times from this number on, without a unit, have a smaller one, as those since 1970 do."""
@@ -60,7 +60,7 @@ def seconds(name: str, values: npt.ArrayLike, unit: Any = None, *, stated_unit: 
     """Return times in s. Where a value is missing (NaT, NaN), there was no frame, and the result is NaN.
 
     ``unit`` is that of the file, ``stated_unit`` that of the caller, which overrides it. ``name`` is for messages.
-    Raises :class:`ConfigError` for an unknown unit and for values that are no times.
+    Raises :class:`ConfigError` for an unknown unit and for values that are not times.
     """
     array = np.asarray(values)
     if stated_unit is not None and unit_seconds(stated_unit) is None:
@@ -74,7 +74,7 @@ def seconds(name: str, values: npt.ArrayLike, unit: Any = None, *, stated_unit: 
         whole = ((filled - filled[0]) / step).astype(np.float64) if array.size else np.zeros(0)
         return np.where(missing, np.nan, whole * 1e-9)
     if array.dtype.kind not in "iuf":
-        raise ConfigError(f"{name} holds {array.dtype} values, which are no times; {_WAY_OUT}")
+        raise ConfigError(f"{name} holds {array.dtype} values, which are not times; {_WAY_OUT}")
     unit = stated_unit if stated_unit is not None else unit
     length = 1.0 if unit is None else unit_seconds(unit)
     if length is None:
@@ -83,7 +83,7 @@ def seconds(name: str, values: npt.ArrayLike, unit: Any = None, *, stated_unit: 
     if unit is None and np.abs(times[np.isfinite(times)]).max(initial=0.0) >= _NO_SECONDS:
         largest = np.abs(times[np.isfinite(times)]).max()
         raise ConfigError(
-            f"{name} has times without a unit, up to {largest:.4g}: these are no seconds, but probably ms, us or ns; "
+            f"{name} has times without a unit, up to {largest:.4g}: these are not seconds, but probably ms, us or ns; "
             f"{_WAY_OUT}"
         )
     if array.dtype.kind == "i" and array.dtype.itemsize == 8:

@@ -60,7 +60,7 @@ def open_node(path: str, node: Any, options: ReadOptions) -> ArraySource:
             return open_node(f"{path} [{inner[0][0]}]", inner[0][1], options)
     if options.dataset is not None or all(len(shape) < 2 for shape in shapes.values()):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that are no part of the Zarr group
+            warnings.simplefilter("ignore")  # about files that are not part of the Zarr group
             members = node.members(max_depth=None)
         shapes = {name: tuple(item.shape) for name, item in members if not hasattr(item, "keys")}
     name = chosen_array(path, shapes, options.dataset)

@@ -112,7 +112,7 @@ class Spool:
             make_private(root, is_own_name)
             if exposure := exposure_of(root):
                 _log.warning(
-                    "The spool's folder %s %s. Choose another one, or close it (chmod 700).", root, exposure
+                    "The spool's folder %s %s. Choose another one, or make it private (chmod 700).", root, exposure
                 )
             self._quota = Quota(self._disk, root, max_bytes, min_free_bytes)
         self._recount_unlocked_streams()
@@ -280,5 +280,5 @@ def _sum(streams: Sequence[ChunkCounts]) -> ChunkCounts:
     total = count_chunks(JournalState())
     for stream in streams:
         for key in total:
-            total[key] += stream[key]  # type: ignore[literal-required]  # a loop variable is no literal
+            total[key] += stream[key]  # type: ignore[literal-required]  # a loop variable is not a literal
     return total

@@ -22,12 +22,12 @@ MAX_PIXELS: Final = 1 << 20
 def stored_text(value: Any) -> str:
     """A string of at most ``MAX_TEXT_CHARS`` characters."""
     if type(value) is not str or len(value) > MAX_TEXT_CHARS:
-        raise ValueError(f"expected a text of at most {MAX_TEXT_CHARS} characters")
+        raise ValueError(f"expected a string of at most {MAX_TEXT_CHARS} characters")
     return value
 
 
 def stored_body(value: Any) -> dict[str, Any]:
-    """The body of a request: a flat map of short texts, numbers, flags and None."""
+    """The body of a request: a flat map of short strings, numbers, flags and None."""
     if type(value) is not dict or len(value) > MAX_BODY_FIELDS:
         raise ValueError(f"expected a map of at most {MAX_BODY_FIELDS} fields")
     for field, content in value.items():

@@ -336,7 +336,7 @@ def _close_all() -> None:
         try:
             wait_interruptibly(closing)
         except BaseException as error:  # nothing above an exit hook could handle it
-            print(f"atomstream: at exit: {error}", file=sys.stderr)  # noqa: T201
+            print(f"atomstream: at exit: {error}", file=sys.stderr)  # noqa: T201  (logging may have ended)
         streamer._loop_thread.stop()
 
 

@@ -51,7 +51,7 @@ def checked_points(channel: Any, timestamps: Any, values: Any, units: Any = None
         raise TypeError(f"The name of a channel is a str, not {channel!r}.")
     if not channel.strip() or len(channel) > MAX_NAME_CHARS:
         raise ConfigError(
-            f"The name of a channel is a text of 1 to {MAX_NAME_CHARS} characters, not {channel!r}."
+            f"The name of a channel is a string of 1 to {MAX_NAME_CHARS} characters, not {channel!r}."
         )
     if units is not None and not isinstance(units, str):
         raise TypeError(f"units of channel {channel!r} must be a str such as 'mbar', not {units!r}.")

@@ -101,7 +101,7 @@ def _text(name: str, value: str | UUID) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__} ({value!r}).")
     if not value.strip():
-        raise ConfigError(f"{name} is empty: leave it out, or pass a text.")
+        raise ConfigError(f"{name} is empty: leave it out, or pass a string.")
     if len(value.strip()) > MAX_NAME_CHARS:
         raise ConfigError(
             f"{name} has {len(value.strip())} characters; at most {MAX_NAME_CHARS} are allowed."
@@ -114,7 +114,7 @@ def _text(name: str, value: str | UUID) -> str:
 
 
 def checked_tags(tags: Iterable[str | UUID] | None) -> tuple[str, ...]:
-    """Return the tags as texts; raises TypeError or ConfigError for anything else."""
+    """Return the tags as strings; raises TypeError or ConfigError for anything else."""
     if tags is None:
         return ()
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):

@@ -148,7 +148,7 @@ class AsyncTimeseriesStreamer:
                 points pushed again are ignored, other points are an error. None: the next free index.
             channel_name: name of the channel, 1 to 256 characters.
             timestamps: times in seconds since 1970 (UTC), N numbers in any order, or one. None: now, for one value.
-            values: N numbers, or one; None and NaN are no value, True and False are 1 and 0.
+            values: N numbers, or one; None and NaN mean no value, True and False are 1 and 0.
             units: unit of the values, such as ``"°C"``; a channel has one.
 
         Raises:

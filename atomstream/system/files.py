@@ -102,7 +102,7 @@ class FileSystem:
             return
         try:
             coop = CoopYield()
-            for at in range(0, nbytes, STEP_BYTES):  # on a tmpfs this clears the memory
+            for at in range(0, nbytes, STEP_BYTES):  # takes time on a tmpfs, where each page is cleared
                 coop.yield_if_due()
                 os.posix_fallocate(fd, at, min(STEP_BYTES, nbytes - at))
         except OSError as error:
@@ -163,7 +163,7 @@ class FileSystem:
                 return
 
     def unlink(self, path: Path) -> None:
-        """Remove a file; a missing one is no error."""
+        """Remove a file; a missing one is not an error."""
         with suppress(FileNotFoundError):
             os.unlink(path)
 
@@ -187,7 +187,7 @@ class FileSystem:
             os.close(fd)
 
     def make_one_folder(self, path: Path) -> None:
-        """Make a folder whose parent exists; an existing folder is no error."""
+        """Make a folder whose parent exists; an existing folder is not an error."""
         with suppress(FileExistsError):
             os.mkdir(path, FOLDER_MODE)
 

@@ -24,7 +24,7 @@ from urllib.parse import quote
 HIDDEN: Final = "***"
 
 MIN_SECRET_CHARS: Final = 8
-"""Shorter values are not hidden: they are no secrets, and they are parts of ordinary words."""
+"""Shorter values are not hidden: they are not secrets, and they are parts of ordinary words."""
 
 _MAX_KNOWN: Final = 1000
 

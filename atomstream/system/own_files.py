@@ -195,7 +195,7 @@ def exposure_of(folder: Path) -> str:
 
 
 def make_file_private(path: Path) -> None:
-    """Close an existing regular file to other users; a missing one, or a disk without modes, is no error."""
+    """Close an existing regular file to other users; a missing one, or a disk without modes, is not an error."""
     if sys.platform == "win32":
         return
     with suppress(OSError):

@@ -79,7 +79,7 @@ async def wait_for_threads(threads: Iterable[threading.Thread], wait_s: float = 
     """
     deadline = time.monotonic() + wait_s
     for thread in threads:
-        while thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end sets no event
+        while thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110  (a thread's end sets no event)
             await asyncio.sleep(POLL_INTERVAL_S)
 
 

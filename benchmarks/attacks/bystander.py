@@ -2,7 +2,7 @@
 down.
 
 The process reads a line from stdin for each stream. It answers ``ready`` when the first chunk is stored, sends a chunk
-each quarter of a second until the next line, and answers with a :class:`Running` as JSON. It ends with its stdin.
+every quarter of a second until the next line, and answers with a :class:`Running` as JSON. It ends with its stdin.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def bystander(url: str, api_key: str) -> Iterator[Bystander]:
 
 
 async def film(client: WireClient, puts: aiohttp.ClientSession, running: Running) -> None:
-    """Send a chunk each quarter of a second; one that is refused again until it is stored."""
+    """Send a chunk every quarter of a second; one that is refused again until it is stored."""
     index = 1
     while True:
         began = time.monotonic()

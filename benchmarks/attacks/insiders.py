@@ -128,7 +128,7 @@ async def signed_urls(rig: Rig, _size: float) -> Outcome:
 
 
 async def slow_uploads(rig: Rig, size: float) -> Outcome:
-    """More uploads than there are places, of 1 GiB as announced, one byte each second."""
+    """More uploads than there are places, of 1 GiB as announced, one byte every second."""
     number = max(8, round(48 * size))
     connections = []
     async with rig.client() as client:

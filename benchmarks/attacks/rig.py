@@ -1,4 +1,4 @@
-"""What an attack has: a real server, a stream that runs meanwhile, and raw requests of any form."""
+"""Tools for an attack: a real server, a stream that runs meanwhile, and raw requests of any form."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Rig:
 
     @asynccontextmanager
     async def camera(self) -> AsyncIterator[None]:
-        """A stream that runs for the duration of the block, in another process: a chunk each quarter of a second."""
+        """A stream that runs for the duration of the block, in another process: a chunk every quarter of a second."""
         await asyncio.to_thread(self._bystander.begin)
         try:
             yield

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from benchmarks.attacks.rig import Outcome, Rig, count, counts_text
@@ -80,7 +79,7 @@ async def logins(rig: Rig, size: float) -> Outcome:
 
 
 async def malformed(rig: Rig, size: float) -> Outcome:
-    """Bytes that are no HTTP: each is answered or closed, and the log stays short."""
+    """Bytes that are not HTTP: each is answered or closed, and the log stays short."""
     number, before = round(3000 * size), rig.server.log.stat().st_size
     kinds = (
         b"GET / HTTP/9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"\0" * 16,
@@ -163,12 +162,12 @@ async def secrets_in_logs(rig: Rig, _size: float) -> Outcome:
 async def unknown_streams(rig: Rig, size: float) -> Outcome:
     """Asking for streams that do not exist, and signed URLs that nobody signed."""
     number = round(2000 * size)
-    asks: list[Callable[[], object]] = []
+    asks: list[Callable[[], Awaitable[int]]] = []
     for index in range(number):
         uuid = f"{index:08x}-0000-4000-8000-000000000000"
         raw = rig.request("PUT", f"/upload/{uuid}/{index}?ticket=e30=&signature={'0' * 64}", b"x")
         asks.append(partial(rig.raw, raw if index % 2 else rig.request("GET", f"/streams/{uuid}")))
-    found: Counter[int] = await count(asks, 64)  # type: ignore[arg-type]
+    found = await count(asks, 64)
     return Outcome(number, counts_text(found), found.keys() <= {403, 404})
 
 
@@ -177,7 +176,7 @@ CASES = {
     "clients that never read": never_reading,
     "wrong API keys": wrong_keys,
     "wrong logins": logins,
-    "bytes that are no HTTP": malformed,
+    "bytes that are not HTTP": malformed,
     "paths to other files": other_files,
     "pages of other sites": foreign_pages,
     "every route without a key": without_a_key,

@@ -42,7 +42,7 @@ CASES = (
 
 
 def example() -> Any:
-    """Return the example as a module; it is no part of a package."""
+    """Return the example as a module; it is not part of a package."""
     path = Path(__file__).resolve().parents[2] / "examples" / "stop_after_layers.py"
     spec = importlib.util.spec_from_file_location("stop_after_layers", path)
     assert spec is not None
@@ -81,7 +81,7 @@ def chamber(picture: int, stops_after: float, seconds: float, seed: int = 0) -> 
     _, frame = real_frames()[picture % len(real_frames())]
     maker = CompositeMaker(frame, intensity(stops_after, seconds), seed, 8, 0.1, 0.01)
 
-    class CompositeChamber(module.Chamber):  # type: ignore[misc, name-defined]  # the example is no package
+    class CompositeChamber(module.Chamber):  # type: ignore[misc, name-defined]  # the example is not a package
         def layers_at(self, time_s: float) -> float:
             return min(RATE_ML_S * time_s, stops_after)
 

@@ -272,7 +272,7 @@ def long_first_period(r: Random) -> Film:
     x, factor = g.layers(t), between(r, 1.25, 1.6)
     seen = np.where(x < factor, x / factor, x - factor + 1)
     light = 1 - 0.5 + 0.5 * intensity(seen, transport(r), 0.0, log_between(r, 15, 80))
-    # While the first oscillation is all there is, its period is as good an answer.
+    # As long as only the first oscillation was seen, its period also counts as right.
     return film(
         r, scene(r, light), t, g, doubts=((0.0, (factor + 0.5) / float(g.rate(0.0))),), offsets=(factor - 1,)
     )

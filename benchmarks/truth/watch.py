@@ -1,4 +1,4 @@
-"""Runs the analysis on a film, as it would run live, and stores its values each half second; one such reading is called
+"""Runs the analysis on a film, as it would run live, and stores its values every half second; one such reading is called
 a "look"."""
 
 from __future__ import annotations

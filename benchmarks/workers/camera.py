@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # psutil has no type hints
 
 from atomstream.streaming import RHEEDStreamer
 

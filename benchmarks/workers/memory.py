@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +31,10 @@ def main() -> None:
     os._exit(0)  # exit without waiting for the server
 
 
-def push(streamer: object, data_id: str, source: np.ndarray, chunks: int) -> None:
+def push(streamer: Any, data_id: str, source: np.ndarray, chunks: int) -> None:
     """Push all chunks; this blocks while the buffer is full."""
     for k in range(chunks):
-        streamer.push(data_id, k, source)  # type: ignore[attr-defined]
+        streamer.push(data_id, k, source)
 
 
 class Peak:

@@ -40,7 +40,7 @@ class Longest:
             self._hold = max(self._hold, self._clock.now().since(before), key=lambda hold: hold.wall_s)
 
         # asyncio has no public hook around a callback, and its debug mode, which logs slow ones, slows down all.
-        asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
+        asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]  # a private method is replaced
 
     def take(self) -> ThreadTime:
         """Return the longest one and start again."""

@@ -104,7 +104,7 @@ def test_cluster_ids_are_permanent() -> None:
 
 @pytest.mark.slow
 def test_roughening_is_a_change_while_rotating() -> None:
-    """Under rotation, mean pictures of whole turns are compared: growth is no change, roughening is one."""
+    """Under rotation, mean pictures of whole turns are compared: growth is not a change, roughening is one."""
     answer = Film(46, fps=20.0, rpm=30.0, rate_ml_s=0.31, roughening_at_s=24.0).analysed()
     changes = [e.time_s for e in answer.events if e.kind == "change"]
     assert len(changes) == 1

@@ -1,4 +1,4 @@
-"""Light that changes all spots alike is no growth, also where the camera adds a large dark level."""
+"""Light that changes all spots alike is not growth, also where the camera adds a large dark level."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def engine_with_two_marks() -> Analyzer:
 
 
 def test_the_last_mark_is_removed() -> None:
-    """Its segment continues the one before, and all counts begin at the mark before it."""
+    """The segment of a removed last mark joins the one before, and all counts begin at the mark before it."""
     engine = engine_with_two_marks()
     assert engine.unmark("B", "shutter", 5.0)
     batch = engine.feed(140, growth_at_rest()[140:])
@@ -50,7 +50,7 @@ def test_an_earlier_mark_is_removed() -> None:
 
 
 def test_what_was_never_set_changes_nothing() -> None:
-    """Another label, kind or time is no mark; without a pattern a removed mark divides nothing later."""
+    """Another label, kind or time is not a mark; without a pattern a removed mark divides nothing later."""
     engine = engine_with_two_marks()
     assert not engine.unmark("C", "shutter", 5.0)
     assert not engine.unmark("B", "laser", 5.0)

@@ -21,7 +21,7 @@ def _run(failures: Failures, step: Step, error: Exception | None = None) -> None
 
 
 def test_an_error_that_comes_and_goes_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A step that fails each second time has one traceback, and later lines with the number of errors."""
+    """A step that fails every second time has one traceback, and later lines with the number of errors."""
     failures = Failures()
     with caplog.at_level(logging.ERROR, "atomstream.analysis"):
         for _ in range(150):

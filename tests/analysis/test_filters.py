@@ -20,7 +20,7 @@ def test_low_pass_filters(factor: int) -> None:
 
 @pytest.mark.parametrize("gain", [0.0, 0.1, 0.75, 1.0])
 def test_exponential_means(gain: float) -> None:
-    """They are those of ``lfilter`` that begins at 0."""
+    """Exponential means equal those of ``scipy.signal.lfilter`` with the initial state 0."""
     y = np.random.default_rng(3).normal(size=300)
     expected, _ = signal.lfilter([gain], [1.0, gain - 1.0], y, zi=[0.0])
     np.testing.assert_allclose(exponential_mean(y, gain), expected, rtol=1e-13, atol=1e-15)
@@ -56,7 +56,7 @@ def test_profiles_without_maxima(y: list[float]) -> None:
 
 
 def test_no_analysis_process_imports_scipy_signal() -> None:
-    """Its import takes most of the start of a worker."""
+    """Workers do not import ``scipy.signal``, whose import would take most of their start."""
     done = run_python(
         "-c", "import sys, atomstream.server.live.worker as w; print('scipy.signal' in sys.modules)"
     )

@@ -61,7 +61,7 @@ def test_a_spot_below_the_clip_level_is_not_clipped(full: int, peak: float) -> N
 
 
 def test_a_drawing_is_not_clipped() -> None:
-    """A flat square on a flat background is no clipped spot."""
+    """A flat square on a flat background is not a clipped spot."""
     frames = np.full((6, 40, 40), 30, np.uint8)
     frames[:, 15:25, 15:25] = 130
     detector = ClipDetector.for_frames(frames)

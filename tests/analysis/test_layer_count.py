@@ -111,7 +111,7 @@ def test_a_mark_before_a_found_end_cuts_there(growing: GrowthTracker) -> None:
 
 
 def test_a_segment_of_no_length_only_changes_the_label(growing: GrowthTracker) -> None:
-    """A rest of no duration is no segment; the present segment is named after the change of the rate."""
+    """A pause of no duration is not a segment; the present segment is named after the change of the rate."""
     log = SegmentLog([])
     growing._end_segment(9.0, "growth_stopped")
     growing._end_segment(9.0, "rate_changed")
@@ -157,7 +157,7 @@ def test_the_count_goes_on_between_two_fits(growing: GrowthTracker, rate: float,
 
 
 def test_counts_go_on_over_pauses_and_new_traces(growing: GrowthTracker) -> None:
-    """A pause begins a segment; the counts since a note and in all are the sums over the segments."""
+    """A pause begins a segment; the counts since a note and since the start are the sums over the segments."""
     growing.counts.begin_mark(14.0)
     log = SegmentLog([])
 

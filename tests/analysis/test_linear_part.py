@@ -25,7 +25,7 @@ def _trace(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("decay", [0.04, 3.0])
 def test_the_derivatives_are_exact(model: Model, rotation_hz: float, decay: float) -> None:
-    """They agree with differences of fourth order within 1e-7, also where the envelope is limited."""
+    """The derivatives agree with differences of fourth order within 1e-7, also where the envelope is limited."""
     t, y = _trace()
     linear = LinearPart(t, y, model, rotation_harmonics(t, rotation_hz))
     at = np.array([math.log(0.31), decay, 0.1][: 3 if model.drifts else 2])

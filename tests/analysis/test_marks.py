@@ -84,7 +84,7 @@ def test_a_rotation_begins_at_its_own_time() -> None:
 
 
 def test_a_late_change_of_the_rotation_does_not_change_the_speed() -> None:
-    """Of two changes the speed with the later time holds, whichever came last."""
+    """Of two changes the one with the later time sets the speed, whichever arrived last."""
     engine = Analyzer(FPS)
     engine.feed(0, growth_at_rest()[:100])
     engine.set_rotation(5.0, 4.0)

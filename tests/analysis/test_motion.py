@@ -21,7 +21,7 @@ def _share(trace_hz: float, motion: np.ndarray) -> float:
 
 @pytest.mark.parametrize("motion_hz", [0.4, 0.8], ids=["same frequency", "twice the frequency"])
 def test_motion_at_the_rate_of_the_oscillation_explains_it(motion_hz: float) -> None:
-    """Motion whose effect is twice the oscillation has a share of two, at once and at twice its frequency."""
+    """Motion with twice the effect of the oscillation has a share of 2, at the same and at twice the frequency."""
     motion = 0.1 * np.cos(2 * np.pi * motion_hz * T + 0.7)
     assert _share(0.4, motion) == pytest.approx(2.0, rel=0.05)
 

@@ -33,7 +33,8 @@ def test_an_order_that_rises_appears_once() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_order_from_the_beginning_is_present(seed: int) -> None:
-    """It is present without an event, also if it oscillates with the first order and the film is long."""
+    """An order that is there from the start is present without an event, also if it oscillates with the first order
+    and the film is long."""
     t = np.arange(0, 40, BLOCK_S)
     grows = 1 + 0.5 * np.sin(2 * np.pi * 0.2 * t + seed)
     assert appeared(8 * grows, 30 * grows, seed) == []
@@ -41,7 +42,7 @@ def test_an_order_from_the_beginning_is_present(seed: int) -> None:
 
 
 def test_an_order_that_returns_appears_again() -> None:
-    """It is there at the start, vanishes for 10 s, and returns: one event."""
+    """An order that is there at the start, vanishes for 10 s and returns gives one event."""
     t = np.arange(0, 30, BLOCK_S)
     times = appeared(np.where((t < 8) | (t > 20), 8.0, 0.0), np.full(len(t), 30.0))
     assert len(times) == 1

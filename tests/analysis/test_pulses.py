@@ -146,7 +146,7 @@ def test_a_pulse_rate_is_taken_from_three_pulses() -> None:
 @pytest.mark.parametrize("rotation_hz", [0.0, 0.2])
 @pytest.mark.parametrize("veto", ["", "all of the picture brightens and darkens"])
 def test_a_pulse_rate_not_seen_any_more_is_discarded(rotation_hz: float, veto: str) -> None:
-    """Also while the substrate rotates, or while no rate can be given."""
+    """The pulse rate expires also while the substrate rotates, and while no growth rate can be given."""
     layers = np.zeros(90)
     _, _, tracker = watch(cusps(layers), layers)
     tracker.laser, tracker.veto = Laser(5.0, 1.0), veto

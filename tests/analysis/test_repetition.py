@@ -14,7 +14,7 @@ FPS = 20.0
 
 
 def _film(rpm: float, axes: tuple, seconds: float, light: float | np.ndarray = 1.0) -> TurningFilm:
-    """A turning crystal on a tilted holder, whose specular spot oscillates by 60 %."""
+    """A rotating crystal on a tilted holder, whose specular spot oscillates by 60 %."""
     t = np.arange(round(seconds * FPS)) / FPS
     bright = 1 - 0.6 * np.sin(np.pi * 0.13 * t) ** 2
     return TurningFilm(t * rpm / 60 + 0.03, axes, bright, np.broadcast_to(light, t.shape), wobble=1.0, seed=3)
@@ -77,7 +77,7 @@ def test_a_turn_fits_the_symmetry_of_a_crystal(return_s: float, turn_s: float | 
 
 @pytest.mark.parametrize(("axes", "rpm"), [(HEXAGONAL, 10.4), (SQUARE, 5.0)])
 def test_a_wrong_rotation_is_reported(axes: tuple, rpm: float) -> None:
-    """12 rpm are stated, the crystal turns more slowly: one event, no rate and no views, and the reason."""
+    """12 rpm are stated, the crystal rotates more slowly: one event, no rate and no views, and the reason."""
     engine = Analyzer(FPS, 12.0)
     batch = engine.feed(0, _film(rpm, axes, 10.5).frames())
     assert [e.kind for e in batch.events if e.kind.startswith("rotation")] == ["rotation_seen"]

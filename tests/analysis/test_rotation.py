@@ -86,7 +86,7 @@ def test_no_growth_while_rotating_has_no_rate() -> None:
 
 
 def test_views_of_a_square_lattice() -> None:
-    """A four-fold surface has views each quarter turn, with the spacing of their azimuths."""
+    """A four-fold surface has views every quarter turn, with the spacing of their azimuths."""
     film = Film(13, fps=60.0, rpm=15.0, height=240, width=320)
     views = film.analysed().views
     angles = sorted(v.angle_deg for v in views)

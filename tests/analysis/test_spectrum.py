@@ -20,7 +20,7 @@ def highest(spectrum: Spectrum | str, above_hz: float = 0.0) -> tuple[float, flo
     ("fps", "seconds", "hz"), [(120.0, 30.0, 0.4137), (20.0, 11.0, 1.6), (8.0, 40.0, 3.3)]
 )
 def test_a_sine_has_its_amplitude(fps: float, seconds: float, hz: float) -> None:
-    """Over a slope and a constant a thousand times larger, in frequencies that are no multiple of the resolution."""
+    """Over a slope and a constant a thousand times larger, in frequencies that are not a multiple of the resolution."""
     t = np.arange(round(fps * seconds)) / fps
     found = amplitude_spectrum(t + 1234.5, 5000.0 + 20.0 * t + 5.0 * np.sin(2 * np.pi * hz * t + 0.7))
     where, height = highest(found, above_hz=2.0 / seconds)

@@ -83,7 +83,7 @@ def test_azimuths_of_real_silicon(number: int, true_angstrom: float | None) -> N
     [({-1, 1}, False), ({0, 1, 2}, False), ({-1, 1, 3}, False), ({-1, 0, 1}, True), ({-2, -1, 1, 2}, True)],
 )
 def test_three_streaks_make_a_lattice(orders: set[int], is_one: bool) -> None:
-    """A pair alone has a distance, but is no lattice."""
+    """A pair alone has a distance, but is not a lattice."""
     assert has_lattice(orders) is is_one
 
 

@@ -48,7 +48,7 @@ FEW = (
 def test_a_few_growths(one: Case) -> None:
     """Rate within 0.3 % (dim: 0.8 %) and three stated sigmas, layers within a third, spacing within 0.5 %.
 
-    Growth, drift, hum and rotation are no change of the pattern.
+    Growth, drift, hum and rotation are not a change of the pattern.
     """
     _holds(one)
 
@@ -59,7 +59,7 @@ def _on_harmonic(one: Case) -> bool:
 
 
 def _takes_minutes(one: Case) -> bool:
-    """Most films of slow growth; ``python -m benchmarks.truth_table`` has them."""
+    """True for most films of slow growth, which only ``python -m benchmarks.truth_table`` runs."""
     other = one.spec.gain != 1.0 or one.spec.hum == 0.0
     return one.spec.rate_ml_s < 0.05 or (one.spec.rate_ml_s <= 0.1 and other)
 

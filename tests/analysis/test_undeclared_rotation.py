@@ -1,4 +1,4 @@
-"""A pattern that turns without a stated rotation is noticed; everything else that changes a pattern is not."""
+"""A pattern that rotates without a stated rotation is noticed; everything else that changes a pattern is not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HZ = 5.0
 
 
 def seen(film: TurningFilm, dark: np.ndarray | None = None) -> list[float]:
-    """Feed a film of 5 frames a second to the detector; return the period that it reports after each half second.
+    """Feed a film of 5 frames a second to the detector; return the period that it reports after every half second.
 
     ``dark`` (N,) are the frames without light.
     """
@@ -104,7 +104,7 @@ def test_darkness_is_no_rest() -> None:
 def test_a_return_is_confirmed_by_the_next_search(
     found: str, seen_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pattern turns when two searches in a row find its return, not two of several."""
+    """A rotation is reported when two searches in a row find the return of the pattern, not two of several."""
     answers = iter(2.0 if letter == "x" else None for letter in found)
     monkeypatch.setattr(PictureHistory, "return_s", lambda self: next(answers))
     detector = TurnDetector()
@@ -135,7 +135,7 @@ def still_films() -> dict[str, TurningFilm]:
 
 @pytest.mark.parametrize("name", still_films())
 def test_a_crystal_at_rest_does_not_turn(name: str) -> None:
-    """Growth, motion, light, and changes of the pattern without a return in the same direction are no rotation."""
+    """Growth, motion, light, and changes of the pattern without a return in the same direction are not a rotation."""
     assert not any(seen(still_films()[name]))
 
 
@@ -153,7 +153,7 @@ def test_a_nearly_black_picture_at_rest_agrees_with_itself(light: float, noise: 
 
 @pytest.fixture(scope="module")
 def turning() -> Analysis:
-    """A film that turns at 15 rpm while 0 was stated, without growth."""
+    """A film of a crystal that rotates at 15 rpm while 0 was stated, without growth."""
     return Film(14, rpm=15.0, fps=30.0, rate_ml_s=0.0).analysed(rpm=0.0)
 
 
@@ -173,7 +173,7 @@ def test_the_rotation_is_reported_once(turning: Analysis) -> None:
 
 
 def test_growth_at_rest_keeps_its_rate() -> None:
-    """In an ordinary growth nothing turns, and a state that was stored goes on."""
+    """In an ordinary growth no rotation is reported, and the analysis continues from a stored state."""
     film = Film(10, fps=20.0)
     engine = Analyzer(20.0)
     before = engine.feed(0, film[0:100])

@@ -1,4 +1,5 @@
-"""Small films of a turning crystal, of another design than the project's simulator: a list of Gaussian spots."""
+"""Small films (frames in memory) of a rotating crystal, of another design than the project's simulator: a list of
+Gaussian spots."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_the_layers_oscillate_once_per_layer_and_conserve_matter() -> None:
 
 
 def test_after_a_stop_no_number_is_judged_for_one_and_a_half_periods() -> None:
-    """Then nothing grows, and each number is false. A restart is a new beginning of the count."""
+    """Numbers are judged only 1.5 periods after a stop; then each one is false. A restart begins a new count."""
     growth = Growth((Piece(0.0, 10.0, 0.5, 0.5), Piece(20.0, 40.0, 0.25, 0.25)))
     assert [growth.in_doubt(t) for t in (9.9, 10.1, 12.9, 13.1, 20.1)] == [False, True, True, False, False]
     assert growth.layers(np.array([10.0, 15.0, 24.0])) == pytest.approx([5.0, 5.0, 6.0])

@@ -23,7 +23,7 @@ async def labels_of(server: LiveServer, growth: Growth) -> dict[str, str | None]
 
 
 async def test_the_azimuth_of_a_stationary_sample(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """With the keyboard only: a label is kept over a reload, Escape changes nothing, an empty label removes it.
+    """With the keyboard alone a label is set and kept over a reload; Escape changes nothing, an empty text removes it.
 
     If a label could not be saved, the dialog shows it and keeps the entered text.
     """

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 async def test_a_growth_over_an_earlier_one(page_for_axe: Any, server: LiveServer) -> None:
-    """Chart, rule, both pictures and their difference; without enough growths the page says why there is no band."""
+    """Chart, rule, both pictures and their difference; without enough growths the page states why there is no band."""
     page = page_for_axe
     async with WireClient(server) as client:
         ids = []

@@ -191,7 +191,7 @@ UNNAMED = """() => [...document.querySelectorAll("button, input, select, a[href]
 
 
 async def test_keys_alone_are_enough(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """From the list to a stream and through its controls without a pointer; the focus is always visible.
+    """The keyboard leads from the list to a stream and through its controls; the focus is always visible.
 
     For screen readers the page has landmarks, headings, names of all controls, and the growth rate in a polite live
     region.

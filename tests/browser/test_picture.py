@@ -54,7 +54,7 @@ WITHOUT = f"""async ([dark, darkLevel, pixels, level]) => {{
 
 
 async def test_a_dark_frame_is_subtracted(logged_in: Any) -> None:
-    """In counts, also if full scale is another one than when it was taken; nothing is negative, full scale stays."""
+    """It is subtracted in counts, also after full scale has changed; nothing becomes negative, full scale stays."""
     page = logged_in
     await page.goto("/")
     half = round(255 * 0.5**0.5)

@@ -26,7 +26,8 @@ HOSTILE = "GaN <img src=x onerror=alert(1)> \u202e"
 async def test_a_growth_is_recorded_from_the_page(
     browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the link to the saved recording, with frames from before; no script error, and nothing that axe finds."""
+    """The link leads to a saved recording with frames from before Record; no script error, no violation found by
+    axe."""
     camera, problems = ManualCamera(age_s=40.0), list[str]()
     listening = listen(0)
     async with (

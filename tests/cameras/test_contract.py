@@ -139,7 +139,7 @@ def test_it_can_be_opened_again(emulator: Emulator) -> None:
 
 
 def test_each_frame_is_streamed(emulator: Emulator, tmp_path: Path) -> None:
-    """From the camera to the service: each frame once, unchanged and in order; numbers ascend by one."""
+    """Each frame of the camera reaches the service once, unchanged and in order; numbers ascend by one."""
     sent: list[CameraFrame] = []
     with (
         MemoryService() as service,

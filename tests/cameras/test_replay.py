@@ -52,7 +52,7 @@ def test_what_can_not_be_played(name: str, tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             open_camera(one).open(settings)
-    with pytest.raises(ConfigError, match="needs a path"):
+    with pytest.raises(ConfigError, match="state a path"):
         open_camera("file:")
     with pytest.raises(CameraError, match="is not open"):
         open_camera(name).grab(0.0)

@@ -123,7 +123,7 @@ def test_a_folder_that_disappears_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_names_and_settings_that_are_not_possible(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs a path"):
+    with pytest.raises(ConfigError, match="state a path"):
         open_camera("folder:")
     with pytest.raises(ConfigError, match="gain"):
         open_camera(f"folder:{tmp_path}").open(CameraSettings(gain=2.0))

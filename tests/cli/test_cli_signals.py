@@ -76,12 +76,12 @@ def test_a_log_that_grows(
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        ("nothing here\n", [], "is no table of signals"),
+        ("nothing here\n", [], "is not a table of signals"),
         ("t,A\n5,1\n", [], "State it with --start"),
         (LOG, ["--unit", "T"], "must be NAME=UNIT"),
-        (LOG, ["--mark", "open"], "is no rule for marks"),
+        (LOG, ["--mark", "open"], "is not a rule for marks"),
         (LOG, ["--delimiter", "ab"], "must be one character"),
-        (LOG, ["--start", "noon"], "is no time"),
+        (LOG, ["--start", "noon"], "is not a time"),
     ],
 )
 def test_mistakes_create_nothing(

@@ -67,7 +67,7 @@ def test_the_file_of_the_environment(tmp_path: Path) -> None:
 
 
 def test_paths_in_a_file_start_at_its_folder(tmp_path: Path) -> None:
-    """So the file does not depend on where the server is started."""
+    """Relative paths start at the folder of the file, wherever the server is started."""
     path = write(tmp_path, 'data = "rheed"\ntls_cert = "/etc/cert.pem"\ntls_key = "keys/key.pem"\n')
     values = merged({}, {}, path, LIMITS)
     assert values["data"] == tmp_path / "rheed"
@@ -122,7 +122,7 @@ def test_mistakes_in_a_file(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
-    """Missing, a folder, not text, or too long."""
+    """A file that is missing, a folder, not text, or too long is an error that names it."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "long").write_bytes(b"#" * (1 << 21))
     for name in ("missing", ".", "binary", "long"):
@@ -182,13 +182,13 @@ def test_a_host_that_is_no_name(tmp_path: Path, check: tuple[str, ...]) -> None:
         "serve", "--port", "0", "--data", tmp_path, "--insecure-network", "--host", "..", *check
     )
     assert refused.returncode == 2
-    assert "host='..' is no address and no name of a computer" in refused.stdout + refused.stderr
+    assert "host='..' is neither an address nor a name of a computer" in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 def test_a_name_that_can_not_be_printed(tmp_path: Path) -> None:
-    """A path whose bytes are no text is shown with escapes; the command does not end with a traceback."""
+    """A path whose bytes are not a text is shown with escapes; the command does not end with a traceback."""
     named = tmp_path / os.fsdecode(b"\xff")
     done = atomstream("serve", "--port", "0", "--data", named, "--check")
     assert (done.returncode, "\\udcff would be made" in done.stdout) == (0, True), done.stderr

@@ -110,7 +110,7 @@ def test_the_life_of_people_and_keys(run: Callable[..., str], tmp_path: Path) ->
         (("users", "add", "ANNA"), "already"),
         (("users", "add", "bob", "--project", "InN"), "There are 'GaN on Si'"),
         (("users", "add", "bob", "--password-file", "no-such-file"), "can't be read"),
-        (("users", "set", "anna"), "Nothing is to be changed"),
+        (("users", "set", "anna"), "There is nothing to change"),
         (("users", "set", "anna", "--project", "GaN on Si", "--all-projects"), "not both"),
         (("keys", "create", "--scope", "read"), "person or to an instrument"),
         (("keys", "create", "--scope", "read", "--user", "anna", "--expires", "soon"), "90d"),

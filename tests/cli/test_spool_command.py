@@ -86,7 +86,7 @@ def test_resume_delivers_and_finalizes(left: tuple[ThreadedServer, str], tmp_pat
 
 
 def test_recordings_without_a_server(serve_in_thread: ServeInThread, tmp_path: Path) -> None:
-    """They have no server in the list; ``resume`` gives them to the one that is named, and to none by guess."""
+    """The list shows no server for them; ``resume`` assigns them to the server that is named, and never guesses one."""
     with RHEEDStreamer(NO_SERVER.api_key, NO_SERVER.endpoint, None, tmp_path, spool_min_free_bytes=0) as made:
         local = made.initialize(2.0, 0.0, 4, "offline")
         made.push(local, 0, frames(0))

@@ -54,7 +54,7 @@ def test_the_life_of_a_stream(
         assert "Nothing was deleted" in run("streams", "delete", ids[0], code=1)
         assert ids[0] in run("streams", "list")
         run("streams", "delete", "--yes", ids[0])
-        assert f"Deleted {ids[0]}" in run("streams", "delete", "--yes", ids[0])  # a repeat is no error
+        assert f"Deleted {ids[0]}" in run("streams", "delete", "--yes", ids[0])  # a repeat is not an error
         assert "is known here" in run(
             "streams", "delete", "--yes", "11111111-1111-4111-8111-111111111111", code=3
         )

@@ -206,7 +206,7 @@ async def test_wrong_conditions(arguments: dict[str, Any], said: str) -> None:
 
 
 def test_a_client_that_is_closed(server: ThreadedServer) -> None:
-    """Its calls raise an error that names the client; a wrong limit of time is found at once."""
+    """Calls of a closed client raise an error that names it; an invalid time limit is an error of the call."""
     client = Client(server.api_key, server.url)
     client.close()
     with pytest.raises(ClosedError, match="The client is closed"):

@@ -20,7 +20,7 @@ T = 1_735_689_600.0
 async def test_signals_are_found_and_read(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are in the list by kind, beside frames in one order over its pages, and their points come back."""
+    """Streams of signals are listed, alone or in one order with those of frames, and their points come back."""
     server = await serve()
     async with WireClient(server) as wire:
         frames = [await wire.create(f"Growth {number}") for number in range(3)]
@@ -61,7 +61,7 @@ async def test_signals_are_found_and_read(
 
 @pytest.mark.parametrize("reply", [{"T": None}, {"T": {"unix_timestamp_ms": [1.0], "values": []}}])
 def test_a_malformed_reply(reply: object) -> None:
-    """It is an error of the server, not of the program that reads it."""
+    """A malformed reply is an error of the server, not of the program that reads it."""
     with pytest.raises(ServerBusyError, match="invalid form"):
         signals_of("x", reply)  # type: ignore[arg-type]
 

@@ -150,9 +150,9 @@ def test_two_clusters_on_one_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("amqp://host", "'amqp' is no message bus"),
+        ("amqp://host", "'amqp' is not a message bus"),
         ("nats://", "host is missing"),
-        ("nats://host?tls=yes", "'tls' is no option"),
+        ("nats://host?tls=yes", "'tls' is not an option"),
         ("nats://host:x", "can't be read"),
         ("nats://host?ca=/no/such/file", "/no/such/file"),
         ("tls://host?insecure=yes", "insecure"),
@@ -161,7 +161,7 @@ def test_two_clusters_on_one_store(tmp_path: Path) -> None:
     ],
 )
 def test_bad_addresses_of_the_bus(url: str, sentence: str) -> None:
-    """Each has a sentence that names what is wrong."""
+    """Each invalid address of the bus gives a sentence that names what is wrong."""
     with pytest.raises(ConfigError, match=sentence):
         BusAddress.parse(url, {})
 

@@ -81,7 +81,7 @@ def test_the_container_starts_this_command() -> None:
 
 
 def test_the_variables_of_the_compose_file_exist() -> None:
-    """Each is a setting, and all of them together are a valid configuration."""
+    """Each variable of the compose file is a setting, and all of them together are a valid configuration."""
     text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
     given = dict(re.findall(rf"^      ({PREFIX}[A-Z_]+): (\S+)$", text, re.MULTILINE))
     values = merged({}, given, None, ServerSettings.limits())
@@ -95,7 +95,7 @@ def test_the_variables_of_the_compose_file_exist() -> None:
 
 @pytest.mark.parametrize("commented", [True, False])
 def test_the_configuration_is_valid(tmp_path: Path, commented: bool) -> None:
-    """Also with its commented example of rules."""
+    """The example configuration is valid, also with its commented example of rules."""
     text = (DEPLOY / "server.toml").read_text(encoding="utf-8")
     path = tmp_path / "server.toml"
     path.write_text(text if commented else re.sub(r"^# (?=\[|\w+ =)", "", text, flags=re.MULTILINE))

@@ -153,7 +153,7 @@ def test_the_trace_is_short_and_has_each_frame_once() -> None:
 
 
 def test_a_hostile_server_ends_the_widget_with_a_reason() -> None:
-    """A picture or a table that is none is an error of the server, not of numpy."""
+    """An invalid picture or table is an error of the server, not of numpy."""
     for body in (
         b"",
         b"x" * PICTURE_HEADER.size + b"1",

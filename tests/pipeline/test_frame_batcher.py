@@ -107,7 +107,7 @@ async def test_gaps_are_counted_and_large_ones_end_a_chunk(
     lengths: list[int],
     gaps: int,
 ) -> None:
-    """Gaps in ids, or else in times, are counted; jitter is none. One of a whole chunk or a restart ends a chunk."""
+    """Gaps in ids, or else in times, are counted; jitter is not. A gap of a whole chunk or a restart ends a chunk."""
     stream = pipeline.open(replace(spec(chunk_size=4), announced=False))
     for mark in marks:
         pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0], **mark))  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ async def test_numbers_of_any_driver_keep_chunks_whole(
     logged: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Constant, stepping, wrapping and unknown ids, and another frame rate, are no gaps; a rate is logged once."""
+    """Constant, stepping, wrapping and unknown ids, and another frame rate, are not gaps; a rate is logged once."""
     stream = opened(pipeline, chunk_size=20)
     for k in range(100):
         pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0], **mark(k)))  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ async def test_numbers_of_any_driver_keep_chunks_whole(
 
 
 async def test_a_gap_is_logged_once(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
-    """The first of many gaps is logged, with its frame; all are counted, and at most each second chunk is short."""
+    """The first of many gaps is logged, with its frame; all are counted, and at most every second chunk is short."""
     stream = opened(pipeline, chunk_size=20)
     for k in range(200):
         pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0], number=k + 50 * (k // 10)))

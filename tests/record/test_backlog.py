@@ -28,7 +28,7 @@ SEGMENT = 20
 
 
 class CameraWithoutCounter(ManualCamera):
-    """Its frames have no number, like those of a screen."""
+    """A camera whose frames have no number, like those of a screen."""
 
     def grab(self, timeout_s: float) -> CameraFrame | None:
         """The next frame."""
@@ -71,8 +71,8 @@ def delete(recorder: Recorder, *segments: int) -> None:
 async def test_frames_that_were_deleted_unread_are_counted_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, has_counter: bool
 ) -> None:
-    """They may be at the begin, in the middle or at the end of the recording, with the camera's counter or without;
-    frames of the pause do not count.
+    """Frames deleted before they were read are counted as lost once, anywhere in the recording, with a camera counter
+    or without; frames of a pause do not count.
     """
     camera = ManualCamera() if has_counter else CameraWithoutCounter()
     go = hold(monkeypatch, "initialize" if where == "begin" else "push_frame")

@@ -62,7 +62,7 @@ def on_disk(camera: Dashcam) -> None:
 
 
 def test_frames_come_back_as_they_were(tmp_path: Path) -> None:
-    """From memory and from the disk, in order, with numbers and times, also where their shape or dtype changes."""
+    """Frames are read from memory and disk in order, with numbers and times, also where shape or dtype changes."""
     frames = [frame(k) for k in range(50)]
     frames += [frame(k, (8, 9), np.uint16) for k in range(50, 80)]
     with dashcam(tmp_path) as camera:
@@ -172,7 +172,7 @@ def test_a_damaged_file_costs_its_frames_only(tmp_path: Path) -> None:
 
 
 def test_it_gives_its_disk_to_a_recording(tmp_path: Path) -> None:
-    """Its files are deleted, and it writes none any more."""
+    """After ``stop_using_disk`` the files of the dashcam are deleted, and it writes no more."""
     with dashcam(tmp_path) as camera:
         for k in range(60):
             camera.add(frame(k))
@@ -206,7 +206,7 @@ def test_unread_frames_stay_after_a_disk_fault(tmp_path: Path) -> None:
 
 
 def test_folders_of_killed_recorders_are_removed(tmp_path: Path) -> None:
-    """Those in use stay."""
+    """Folders of killed recorders are removed; those in use stay."""
     mine, other = DashcamFolders(tmp_path), DashcamFolders(tmp_path)
     kept, left = mine.make(), tmp_path / "0011223344556677"
     left.mkdir()

@@ -94,7 +94,7 @@ async def test_who_may_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_too_many_wrong_keys() -> None:
-    """Then the login by key is closed, and the sentence states that; used links are not counted."""
+    """After too many wrong keys no key is accepted, and the message states that; used links are not counted."""
     sessions = Sessions()
     for _ in range(MAX_TRIES):
         with pytest.raises(RefusedError, match="was used already"):
@@ -110,7 +110,7 @@ def test_too_many_wrong_keys() -> None:
 
 
 async def test_a_crop_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused with a sentence, and the camera runs on as before."""
+    """A crop that does not fit is refused with a sentence, and the camera continues as before."""
     camera = ManualCamera()
     async with recording_of(tmp_path, camera, monkeypatch) as recorder, page_of(recorder) as page:
         await page.log_in()
@@ -155,7 +155,7 @@ INVALID: list[tuple[str, Any, int, str]] = [
 
 
 async def test_invalid_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are refused with a sentence, and the camera and the state stay as they are."""
+    """Invalid requests are refused with a sentence, and change neither the camera nor the state."""
     camera = ManualCamera()
     async with recording_of(tmp_path, camera, monkeypatch) as recorder, page_of(recorder) as page:
         await page.log_in()

@@ -237,7 +237,8 @@ async def test_nothing_begins_while_it_is_closed(tmp_path: Path, monkeypatch: py
 
 
 async def test_one_streamer_for_each_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if two ask for it at once; one that could not be opened is made anew at the next request."""
+    """Two simultaneous requests get the same streamer; one that could not be opened is made again at the next
+    request."""
     settings = RecorderSettings(tmp_path / "spool", tmp_path / "state")
     streamers = Streamers(settings)
     one, other = await asyncio.gather(streamers.main(), streamers.local())

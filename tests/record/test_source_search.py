@@ -44,5 +44,5 @@ def test_names(source: str, camera: str) -> None:
 @pytest.mark.parametrize("source", ["", "webcam", "camera:", "camera:nikon:1", "watch:", "growth.tif"])
 def test_names_that_are_none(source: str) -> None:
     """Other names are refused with examples of valid ones."""
-    with pytest.raises(ConfigError, match=r"is no source; sources are simulator, camera:basler:0"):
+    with pytest.raises(ConfigError, match=r"is not a source; sources are simulator, camera:basler:0"):
         camera_name(source)

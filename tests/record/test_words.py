@@ -28,7 +28,7 @@ from atomstream.record.snapshot import clock_text, outcome_text, state_line
     ],
 )
 def test_the_kind_of_a_mark(label: str, kind: str) -> None:
-    """It follows from whole words of its label; other labels are notes."""
+    """The kind of a mark follows from whole words of its label; other labels are notes."""
     assert kind_of(label) == Mark(label).kind == kind
 
 

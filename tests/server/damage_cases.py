@@ -367,7 +367,7 @@ FOLDER: Final[dict[str, Damage]] = {
     "sessions a folder": as_folder("sessions.json"),
     "signing key emptied": write("signing.key", b""),
     "signing key a folder": as_folder("signing.key"),
-    "a folder that is no stream": lambda data: (data / "streams/evil name").mkdir(),
+    "a folder that is not a stream": lambda data: (data / "streams/evil name").mkdir(),
     "a file among the streams": write("streams/x", b"x"),
     "a link to itself": lambda data: (data / "streams/loop").symlink_to(data / "streams/loop"),
     "a pipe among the streams": lambda data: os.mkfifo(data / "streams/pipe"),

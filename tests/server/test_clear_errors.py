@@ -118,7 +118,7 @@ async def test_a_page_that_does_not_exist(serve: Serve, path: str) -> None:
 
 
 async def test_an_error_page_shows_the_address_as_text(serve: Serve) -> None:
-    """Signs in the address are no HTML."""
+    """Signs in the address are not HTML."""
     server = await serve()
     async with WireClient(server) as client:
         path = "/streams/%3Cscript%3Ealert(1)%3C%2Fscript%3E"
@@ -127,7 +127,7 @@ async def test_an_error_page_shows_the_address_as_text(serve: Serve) -> None:
 
 
 async def test_the_page_of_a_stream_that_exists(serve: Serve) -> None:
-    """It is 200, also when the stream is damaged: the page shows that."""
+    """The page of a stream is answered with 200, also when the stream is damaged: the page shows that."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create("growth")

@@ -167,7 +167,7 @@ async def use_all(client: WireClient, data_id: str) -> dict[str, int]:
 async def test_a_bad_chunk_is_named_before_it_is_read(
     serve: Serve, tmp_path: Path, template: Template, kind: str
 ) -> None:
-    """Its file is named as soon as the stream is opened, until the chunk is sent again."""
+    """A damaged chunk's file is reported as soon as the stream is opened, until the chunk is sent again."""
     data = tmp_path / "data"
     shutil.copytree(template[0], data)
     data_id = copy_damaged(data, template[1]["damaged"], kind)

@@ -95,7 +95,8 @@ async def test_what_is_refused(serve: Serve) -> None:
 
 
 async def test_the_key_of_the_server_on_the_page(serve: Serve) -> None:
-    """It is listed, is followed by another one, and is revoked only when somebody else can manage the server."""
+    """The server's own key is listed and can be replaced; it is revoked only when somebody else can manage the
+    server."""
     server = await serve()
     async with WireClient(server) as owner:
         (own,) = (await owner.ask("GET", "/people"))[1]["keys"]

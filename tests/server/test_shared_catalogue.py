@@ -95,7 +95,7 @@ async def test_keys_of_one_are_those_of_the_other(pair: Pair) -> None:
 
 
 async def test_an_upload_url_of_one_is_valid_at_the_other(pair: Pair) -> None:
-    """Both sign with one secret."""
+    """Both servers sign upload URLs with the same secret."""
     assert pair.first.context.signer.mark("x", "y") == pair.second.context.signer.mark("x", "y")
 
 
@@ -117,7 +117,7 @@ async def test_a_stream_that_one_deletes_is_gone_at_the_other(pair: Pair) -> Non
 
 @pytest.mark.slow
 async def test_the_catalogue_is_unavailable(serve: Serve, tmp_path: Path) -> None:
-    """Streams that run are stored and end; a new one is answered by 503; when it is back, the rows are right."""
+    """Streams that run are stored and end; a new one is answered with 503; when it is back, the rows are right."""
     with running(PostgreSQL) as engine:
         server = await serve(catalogue=PostgresAddress.parse(engine.url, {}))
         async with WireClient(server) as client:
@@ -155,7 +155,7 @@ async def test_the_catalogue_is_unavailable(serve: Serve, tmp_path: Path) -> Non
 
 
 def test_keys_are_accepted_for_a_time(tmp_path: Path) -> None:
-    """What was read of people and keys counts for ``cache_s``; then requests are answered by 503."""
+    """What was read of people and keys counts for ``cache_s``; then requests are answered with 503."""
     now = [0.0]
     limiter = GuessLimiter()
     gate = Gate(KeyRing([]), People(tmp_path), limiter, KeyUse(tmp_path), cache_s=60.0, clock=lambda: now[0])

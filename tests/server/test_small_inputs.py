@@ -55,7 +55,7 @@ def test_attributes_are_bounded_together() -> None:
 
 
 def test_tags_of_a_stream_are_bounded() -> None:
-    """They are written with each change of the stream; the same tags may be added again."""
+    """The number of tags is limited, because each change of the stream writes all of them; repeats are accepted."""
     tags = [NamedId(id=str(k), name=f"tag {k}") for k in range(MAX_TAGS + 1)]
     about = StreamMetadata(data_id="one", name="a", fps=1.0, rotations_per_min=0.0, made="", last_updated="")
     full = add_tags(about, tags[:-1])

@@ -77,7 +77,8 @@ async def listening(certificate: tuple[Path, Path]) -> AsyncIterator[tuple[str, 
 
 
 async def test_an_untrusted_certificate_is_named(certificate: tuple[Path, Path]) -> None:
-    """It is rejected before anything is sent, and the message names the two variables that can help."""
+    """An untrusted certificate is rejected before anything is sent; the message names the two variables that can
+    help."""
     async with listening(certificate) as (url, seen), calling(url) as api:
         with pytest.raises(ConnectionFailedError, match="certificate is not trusted: self") as caught:
             await api.list_tags()
@@ -184,7 +185,7 @@ def test_what_is_no_fingerprint(monkeypatch: pytest.MonkeyPatch, text: str) -> N
 
 
 def test_a_pin_needs_https(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pin and a plain http endpoint contradict each other, except on this computer; an empty value is no pin."""
+    """A pin and a plain http endpoint contradict each other, except on this computer; an empty value is not a pin."""
     monkeypatch.setenv(VARIABLE, OTHER)
     with pytest.raises(ConfigError, match="https://"):
         pinned_certificate("http://lab-pc:8765")

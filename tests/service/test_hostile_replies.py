@@ -298,7 +298,7 @@ def mark(server: Recorder, reply: Any) -> Callable[[ServiceApi], Any]:
 async def test_a_reply_of_another_shape_is_a_typed_error(
     ask: Callable[[Recorder, Any], Callable[[ServiceApi], Any]], reply: Any
 ) -> None:
-    """Wrong types, ids that are no ids, URLs that are none, and numbers that no float has: ServerBusyError."""
+    """Wrong types, invalid ids, invalid URLs, and numbers beyond the floats: ServerBusyError."""
     async with recording() as server, calling(server.url) as api:
         call = ask(server, reply)
         with pytest.raises(ServerBusyError, match="not with what was asked for"):
@@ -322,7 +322,7 @@ NO_HOSTS = [f"{'a' * 64}.invalid", f"{'é' * 60}.invalid", "a..invalid", ".inval
 
 @pytest.mark.parametrize("host", NO_HOSTS)
 async def test_a_host_name_that_cannot_be_encoded_is_a_typed_error(host: str) -> None:
-    """It is refused before the request, of each kind, and was never sent."""
+    """A host name that can't be encoded is refused before any kind of request, and nothing is sent."""
     async with calling(f"http://{host}") as api:
         requests: list[Callable[[], Awaitable[Any]]] = [
             api.list_tags,
@@ -360,7 +360,7 @@ def test_an_address_is_accepted(url: str) -> None:
 
 @pytest.mark.parametrize("location", ["http://[::1", "//[", "http://" + "a" * 5000 + "/", "\x85"])
 async def test_a_malformed_location_is_a_refusal(location: str) -> None:
-    """A redirect to something that is no URL is the same error as another redirect, and a short one."""
+    """A redirect to something that is not a URL is the same error as another redirect, and a short one."""
     async with recording() as server, calling(server.url) as api:
         server.on(TAGS, lambda *_: web.Response(status=302, headers={"Location": location}))
         with pytest.raises(RejectedError, match="redirects are not followed") as caught:

@@ -74,14 +74,14 @@ def test_options_state_what_is_not_found(tmp_path: Path) -> None:
 def test_what_is_no_table(tmp_path: Path, text: str) -> None:
     """An empty log has no rows yet; text is refused and named."""
     if text:
-        with pytest.raises(ConfigError, match="is no table of signals"):
+        with pytest.raises(ConfigError, match="is not a table of signals"):
             read(tmp_path, text)
     else:
         assert read(tmp_path, text)[1].times == []
 
 
 def test_wrong_lines_are_left_out_and_named(tmp_path: Path) -> None:
-    """A short line, a time that is none and a value that is none cost only themselves, and are noted once."""
+    """Of a short line or an invalid time the line is left out, of an invalid value the value; each is noted once."""
     log, rows = read(
         tmp_path, "time,A\n1735689600,1\n\n1735689601\nnever,5\n1735689602,broken\nnever,5\n1735689603,4\n"
     )

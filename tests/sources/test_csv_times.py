@@ -14,7 +14,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def test_the_hour_that_summer_time_repeats(tmp_path: Path) -> None:
-    """Local times from 02:00 to 03:00 come twice on that day; their order tells which hour is meant."""
+    """Local times from 02:00 to 03:00 come twice on that day; their order shows which hour is meant."""
     hours = ["01:30", "02:00", "02:30", "02:59", "02:00", "02:30", "03:00"]
     text = "time,A\n" + "".join(f"2025-10-26 {hour}:00,1\n" for hour in hours)
     _, rows = read(tmp_path, text, zone=BERLIN)
@@ -50,7 +50,8 @@ def test_seconds_of_another_epoch(tmp_path: Path) -> None:
 
 
 def test_a_header_between_rows(tmp_path: Path) -> None:
-    """A logger that was started anew writes its header again: the same one means nothing, another order counts."""
+    """A logger that was restarted writes its header again: an equal one is ignored, another order of columns is
+    used."""
     text = f"time,A,B\n{T},1,2\ntime,A,B\n{T + 1},3,4\ntime,B,C,A\n{T + 2},6,9,5\ntime,B\n{T + 3},8\n"
     log, rows = read(tmp_path, text)
     assert [time - T for time in rows.times] == [0, 1, 2, 3]

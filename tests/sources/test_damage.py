@@ -212,7 +212,8 @@ def test_several_gaps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", [-40, 30, 3100])
 def test_a_tiff_whose_chain_of_pages_is_broken(tmp_path: Path, where: int) -> None:
-    """The link to page 8 leads behind the end of the file, or to bytes that are no directory: pages 0 to 7 remain."""
+    """The link to page 8 leads behind the end of the file, or to bytes that are not a directory: pages 0 to 7
+    remain."""
     path, directories, _ = paged_tiff(tmp_path)
     if where < 0:
         cut(path, directories[8] + 10)

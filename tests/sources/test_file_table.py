@@ -63,7 +63,7 @@ def documented() -> list[str]:
 
 
 def test_the_table_in_the_documentation() -> None:
-    """It has each reader with the number of its tests, and each test that it names exists."""
+    """The table has each reader with the number of its tests, and each test that it names exists."""
     assert "\n".join(documented()) in (REPO / "docs" / "files.md").read_text(encoding="utf-8"), "\n".join(
         documented()
     )

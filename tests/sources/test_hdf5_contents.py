@@ -96,7 +96,7 @@ def test_axes_of_other_programs(tmp_path: Path) -> None:
 
 def test_records_are_no_frames(tmp_path: Path) -> None:
     """An array of records is refused as such, and not as missing."""
-    with pytest.raises(ConfigError, match=r"\[frames\] holds .* pixels, which are no brightness"):
+    with pytest.raises(ConfigError, match=r"\[frames\] holds .* pixels, which are not a brightness"):
         open_source(hdf5({"frames": (np.zeros((3, 9, 9), [("r", "u1"), ("g", "u1")]), {})})(tmp_path))
 
 

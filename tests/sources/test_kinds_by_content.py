@@ -60,7 +60,7 @@ def test_objects_beside_frames(tmp_path: Path) -> None:
 
 
 def test_the_fourth_byte_of_an_avi(tmp_path: Path) -> None:
-    """Of 32 bits of an uncompressed AVI the last byte is unused; it is no opacity, whatever it holds."""
+    """Of 32 bits of an uncompressed AVI the last byte is unused; it is not an opacity, whatever it holds."""
     for last in (0, 7):
         pixels = np.stack([GREY, GREY, GREY, np.full_like(GREY, last)], axis=-1)
         np.testing.assert_array_equal(read(open_source(avi(pixels)(tmp_path))), GREY)

@@ -132,7 +132,7 @@ sys.stdin.read()
 
 
 def test_a_file_that_is_being_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """SWMR: the frames that a growing file has are read, and a warning says that later ones are not."""
+    """SWMR: the frames that a growing file has are read, and a warning states that later ones are not."""
     command = [sys.executable, "-c", WRITER, str(tmp_path / "a.h5")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None

@@ -80,7 +80,7 @@ ARRAYS = [
             reader,
             "complex",
             write(GREY.astype(np.complex64)),
-            refused="complex64 pixels, which are no brightness|has no array",
+            refused="complex64 pixels, which are not a brightness|has no array",
         ),
     )
 ]

@@ -204,7 +204,7 @@ def test_a_png_with_missing_rows(tmp_path: Path) -> None:
 
 
 def test_images_beside_a_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A picture beside a recording may be its preview: what is not read is said."""
+    """A picture beside a recording may be its preview: what is not read is reported."""
     write_image(tmp_path / "preview.png", FRAMES[0])
     np.save(tmp_path / "growth.npy", FRAMES)
     np.testing.assert_array_equal(read(open_source(tmp_path)), FRAMES[:1])

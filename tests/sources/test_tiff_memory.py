@@ -34,7 +34,7 @@ def test_pages_are_read_into_their_chunk(tmp_path: Path, byteorder: str) -> None
 
 
 def test_many_pages_with_a_description_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are one series, so the time to open a file does not grow with the square of its pages."""
+    """Such pages are one series, so the time to open a file does not grow with the square of their number."""
     pages = np.random.default_rng(1).integers(0, 255, (200, 4, 6)).astype(np.uint8)
     with tifffile.TiffWriter(tmp_path / "growth.tif") as file:
         for page in pages:

@@ -17,7 +17,7 @@ HERE = "http://127.0.0.1:1"
 
 
 def offline_stream(spool: Spool, data_id: str, late: LateRegistration | None) -> None:
-    """A stream with one chunk, of the endpoint that is no server."""
+    """A stream with one chunk, of the endpoint that is not a server."""
     stream = spool.create_stream(HERE, spec(data_id), late=late)
     stream.put(shard(0, data_id=data_id))
     stream.close()

@@ -177,7 +177,7 @@ def reheaded(raw: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
 
 @pytest.mark.parametrize("key", ["id", "k", "n", "crc", "dims", "dtype", "stamp", "digest", "at"])
 def test_a_record_with_odd_values_is_quarantined(tmp_path: Path, key: str) -> None:
-    """Whatever value a header has, the record is refused as damaged and the other one is delivered."""
+    """A record with an impossible value in its header is refused as damaged, and the other record is delivered."""
     folder = closed_stream(tmp_path / "spool")
     raw = (folder / record_name(0)).read_bytes()
     values = [*ODD, [1, 2], *([odd, 6, 7] for odd in ODD), *([6, 7, odd] for odd in ODD)]

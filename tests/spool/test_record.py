@@ -62,7 +62,7 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
 
 
 def test_shard_record_and_upload_have_one_description() -> None:
-    """It is one object from the encoder to the upload, so no field of it can differ between them."""
+    """All three hold the same ``ShardInfo`` object, so its fields can't differ between them."""
     made = shard(3)
     header = RecordHeader.of(made)
     upload = Upload(spec(), header.info, MemoryPayload(made.pieces))

@@ -111,7 +111,7 @@ async def test_a_network_that_always_breaks_somewhere(
 async def test_a_slow_network_is_no_failure(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """An uplink that forwards a few hundred bytes at a time is no error as long as bytes move."""
+    """An uplink that forwards a few hundred bytes at a time is not an error as long as bytes move."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     await proxy.cut_all()
     proxy.default = Plan(piece=200)

@@ -49,7 +49,7 @@ def test_a_failure_is_the_cause_and_not_the_uplink() -> None:
 
 
 def test_when_a_warning_is_due_and_ends() -> None:
-    """A server that is unreachable is no slow uplink, nor in the seconds after it; the end of a slow uplink shows
+    """A server that is unreachable is not a slow uplink, nor in the seconds after it; the end of a slow uplink shows
     once.
     """
     times, away = WarningTimes(), "The server is unreachable."

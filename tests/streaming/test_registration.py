@@ -303,7 +303,7 @@ async def test_a_race_without_a_detail_is_checked_again(api: ServiceApi, service
 
 
 async def test_refused_tag_that_is_not_taken_is_an_error(api: ServiceApi, service: Service) -> None:
-    """A 400 that is no duplicate is raised as it is, and no stream is created."""
+    """A 400 that is not a duplicate is raised as it is, and no stream is created."""
     service.recorder.on_json("POST /tags/", {"detail": "too long"}, status=400)
     with pytest.raises(ServiceError, match="too long"):
         await registered(api, service, tags=["x"])

@@ -228,7 +228,7 @@ class PolledService:
         self.asked: list[str] = []
 
     def app(self) -> web.Application:
-        """Its few paths."""
+        """The application with the few paths of the service."""
         app = web.Application()
         app.router.add_post("/rheed/stream/", self.create)
         app.router.add_get("/rheed/timeseries/{data_id}/", self.series)

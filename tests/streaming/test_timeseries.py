@@ -108,7 +108,7 @@ async def test_what_is_refused_before_it_is_sent(streamer: AsyncTimeseriesStream
     """Another unit, an unknown stream, wrong names, rules and keys: nothing is sent, the stream goes on."""
     with pytest.raises(UnknownStreamError):
         await streamer.push("other", 0, "a", [T], [1.0])
-    with pytest.raises(ConfigError, match="is no rule for marks"):
+    with pytest.raises(ConfigError, match="is not a rule for marks"):
         await streamer.initialize(marks=["open the shutter"])
     data_id = await streamer.initialize()
     await streamer.push(data_id, 0, "a", [T], [1.0], "V")

@@ -24,7 +24,7 @@ def test_interpreter_exit_is_detected() -> None:
 
 
 async def test_the_wait_for_threads_is_bounded() -> None:
-    """It returns when the threads have ended or the time limit is over."""
+    """``wait_for_threads`` returns when the threads have ended or the time limit is over."""
     go_on = threading.Event()
     thread = threading.Thread(target=go_on.wait)
     thread.start()

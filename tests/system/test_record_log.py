@@ -160,7 +160,7 @@ def test_a_copy_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_foreign_file_is_kept_aside(tmp_path: Path) -> None:
-    """A file that is no log is not overwritten: it is kept under another name."""
+    """A file that is not a log is not overwritten: it is kept under another name."""
     path = tmp_path / "log"
     path.write_bytes(b"somebody's notes, longer than a header")
     assert reopened(path) == []

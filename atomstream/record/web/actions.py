@@ -122,7 +122,7 @@ def _text(body: dict[str, Any], name: str) -> str | None:
     """A text of the request without blanks around it; None if it is missing or empty."""
     value = body.get(name)
     if value is not None and not isinstance(value, str):
-        raise RefusedError(400, f"{name} must be a text.")
+        raise RefusedError(400, f"{name} must be a string.")
     return (value or "").strip() or None
 
 

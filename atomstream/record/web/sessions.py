@@ -161,7 +161,7 @@ async def read_body(request: web.Request) -> dict[str, Any]:
     """The JSON object of a request.
 
     Raises:
-        RefusedError: the body is no JSON object, or contains text that no file and no server could store.
+        RefusedError: the body is not a JSON object, or contains text that no file and no server could store.
     """
     if request.content_type != "application/json":
         raise RefusedError(415, "The request needs the Content-Type application/json.")

@@ -108,7 +108,7 @@ class AlarmWatch:
         return self._known.get(data_id, StreamAlarms())
 
     async def run(self) -> None:
-        """Check the numbers each second, until this task is cancelled."""
+        """Check the numbers every second, until this task is cancelled."""
         while True:
             await asyncio.sleep(EACH_S)
             try:

@@ -33,7 +33,7 @@ def read_addresses(path: Path) -> tuple[str, ...]:
     """The addresses in a file, one on each line; blank lines and those that begin with # are left out.
 
     Raises:
-        ConfigError: the file can't be read, or a line is no address. The message does not contain the line.
+        ConfigError: the file can't be read, or a line is not an address. The message does not contain the line.
     """
     try:
         with path.open("rb") as file:
@@ -61,7 +61,7 @@ def checked_addresses(addresses: Sequence[str]) -> tuple[str, ...]:
         except ValueError:
             valid = False
         if not valid or not address.isascii() or any(sign.isspace() for sign in address):
-            raise ConfigError(f"webhooks: address {number} is no http or https address.")
+            raise ConfigError(f"webhooks: address {number} is not an http or https address.")
     return tuple(addresses)
 
 

@@ -44,7 +44,7 @@ class AnalysisNote:
         return any(self._is_fresh(name) for name in self._shared.names(AGAIN))
 
     def _is_fresh(self, name: str) -> bool:
-        with suppress(ObjectMissingError, ValueError):  # it was removed meanwhile, or it is no note
+        with suppress(ObjectMissingError, ValueError):  # it was removed meanwhile, or it is not a note
             renewed = float(self._shared.store.fetch(self._shared.key(name)))
             return abs(self._clock() - renewed) < STALE_S
         return False

@@ -1,4 +1,5 @@
-"""Which files of an archive are copied to the store, and in which order: no file may be older than one before it."""
+"""Which files of an archive are copied to the store, and in which order, so that readers always find a consistent
+set."""
 
 from __future__ import annotations
 

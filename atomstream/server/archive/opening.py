@@ -29,7 +29,7 @@ CHECKED_SHARDS: Final = 20_000
 def open_checked(
     folder: Path, damage: StreamDamage, opened: Callable[[], StreamArchive] | None = None
 ) -> StreamArchive:
-    """Open the archive in ``folder``, in another way by ``opened``, and check its description. Blocks.
+    """Open the archive in ``folder``, or with the function ``opened`` if given, and check its description. Blocks.
 
     Whatever is wrong with it, the error is of one type and concerns this stream alone. ``damage`` has a note about it.
 

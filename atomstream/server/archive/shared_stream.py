@@ -130,7 +130,7 @@ class SharedStream:
         try:
             self.store.put(self.key(ABOUT), _packed(about), create_only=True)
         except ObjectExistsError:
-            if self.read_about() != dict(about):  # else an earlier attempt, whose reply was lost
+            if self.read_about() != dict(about):  # equal: stored by an earlier attempt whose reply was lost
                 raise FileExistsError(f"{self.store.name} holds a stream {self.data_id} already.") from None
         self.note_description(about)
 

@@ -199,7 +199,8 @@ class StreamArchive:
         return False
 
     def note_analysed_again(self) -> None:
-        """Note for other servers that this process analyses the stream again; renewed each minute. Here are none."""
+        """Note for servers that share the store that this process analyses the stream again; without a store, do
+        nothing."""
 
     def remove_analysis_note(self) -> None:
         """Remove what :meth:`note_analysed_again` has noted."""
@@ -222,7 +223,7 @@ class StreamArchive:
         again for the same frames. An exception from it ends the commit, and nothing is stored.
 
         Raises:
-            ShardError: the bytes are no valid shard of the claimed shape (400).
+            ShardError: the bytes are not a valid shard of the claimed shape (400).
             ConflictError: other frames are stored under the index, or the geometry differs (409).
             OSError: from the disk; the same upload may be repeated.
         """
@@ -233,13 +234,13 @@ class StreamArchive:
             with self._stripes[claims.index % _STRIPES]:
                 self.files.check_not_deleted()
                 new = self._store(claims, body, crc32c, observe)
-                if not self.is_cache:  # else the store has the chunk durably
+                if not self.is_cache:  # in a cache the store has the chunk durably
                     if new is None:
                         self._file_system.sync_file(path)
                     self._file_system.sync_folders(path.parent, self._index.group.shards)
                 stamps = new or self._index.read_stamps(claims.index)
             known = new is None and self._index.size(claims.index) > 0
-            if not self.files.deleted:  # else the chunk is gone with the stream
+            if not self.files.deleted:  # of a deleted stream the chunk was deleted too
                 self._index.add(claims.index, stamps)
                 self.thinned.note_stored(claims.index)
         finally:

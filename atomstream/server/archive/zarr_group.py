@@ -121,7 +121,7 @@ class ZarrGroup:
         dimension = _column_dimension(document)
         if dimension is not None:
             self.lengths[dimension] = max(self.lengths.get(dimension, 0), document["shape"][0])
-            fill = float(document["fill_value"])  # "NaN" is a float's text too
+            fill = float(document["fill_value"])  # Zarr's text "NaN" is read as NaN
             self._columns[name] = Column(
                 self.folder / name, self.files, np.dtype(document["data_type"]), fill
             )

@@ -351,7 +351,7 @@ def _check_content(connection: sqlite3.Connection) -> None:
         f"typeof({name}) NOT IN ('integer', 'real') OR {name} < 0" for name in ("fps", "rpm", "n_frames")
     )
     if connection.execute(f"SELECT 1 FROM streams WHERE {wrong} OR fps = 0 LIMIT 1").fetchone():
-        raise sqlite3.DatabaseError("it has texts or impossible values in the place of numbers")
+        raise sqlite3.DatabaseError("it has text or impossible values in columns of numbers")
 
 
 def _discard(path: Path) -> None:

@@ -56,7 +56,7 @@ class SampleTracked(msgspec.Struct, frozen=True, tag="tracking"):
 
 
 class StreamDeleted(msgspec.Struct, frozen=True, tag="deleted", omit_defaults=True):
-    """A stream was deleted: requests about it are answered by 410, so that its client does not wait for it.
+    """A stream was deleted: requests about it are answered with 410, so that its client does not wait for it.
 
     For those who do not see the project that it was in, it does not exist.
     """

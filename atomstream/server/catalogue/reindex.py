@@ -334,7 +334,7 @@ def _stream_ids(streams_dir: Path, damage: DamageLog) -> dict[str, float]:
         else:
             name = path.name[:64].encode("utf-8", "backslashreplace").decode()
             damage.of("").add(
-                f"streams/{name}", "the name of this folder is no id of a stream; it is left out"
+                f"streams/{name}", "the name of this folder is not an id of a stream; it is left out"
             )
     return found
 

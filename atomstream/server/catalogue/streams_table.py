@@ -51,7 +51,7 @@ TAGS_AT_ONCE = 500
 """Most streams in one query for tags: SQLite limits the number of parameters."""
 
 
-class position(GenericFunction[int]):  # noqa: N801 -- a function of SQL
+class position(GenericFunction[int]):  # noqa: N801  (the name of the function in SQL)
     """``position(text, part)``: where ``part`` begins in ``text``, from 1; 0 if it is not in it."""
 
     inherit_cache = True
@@ -65,7 +65,7 @@ def _strpos(element: position, compiler: Any, **named: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EntryFilter:
-    """Which streams to list. An empty field is no condition. Lengths in s, times as in the tables."""
+    """Which streams to list. An empty field sets no condition. Lengths in s, times as in the tables."""
 
     keywords: tuple[str, ...] = ()
     data_ids: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ def _mentions(key: str) -> ColumnElement[bool]:
 
 
 def _follows(data_id: str, visible: frozenset[str] | None) -> ColumnElement[bool]:
-    """In the order of the list: the newest first. A stream that is not visible is none."""
+    """The condition that a stream follows ``data_id`` in the list, which begins with the newest one."""
     named = select(Stream.made).where(Stream.data_id == data_id)
     made = (named if visible is None else named.where(Stream.project_id.in_(visible))).scalar_subquery()
     return or_(Stream.made < made, and_(Stream.made == made, Stream.data_id > data_id))

@@ -1,4 +1,4 @@
-"""``GET /dashboard/streams/{id}/azimuth-map``: the profile along a line over the azimuth of a turning sample."""
+"""``GET /dashboard/streams/{id}/azimuth-map``: the profile along a line over the azimuth of a rotating sample."""
 
 from __future__ import annotations
 

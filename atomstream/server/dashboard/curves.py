@@ -106,7 +106,7 @@ async def profile(request: web.Request) -> web.Response:
         await source_of(request),
         await context_of(request).streams.archive(results.metadata.data_id),
     )
-    # Frames of a turning sample show other azimuths: their mean would be no profile.
+    # Consecutive frames of a rotating sample show different azimuths: their mean would be not a profile.
     most = 1 if results.metadata.rotations_per_min else MEAN_OF
     most = max(1, min(most, round(MEAN_S * results.metadata.fps)))
     pictures = context_of(request).readers.pictures

@@ -357,7 +357,7 @@ class ImageSubscriber:
             running = time.monotonic() - self._sent_at < RUNNING_S
             await asyncio.sleep(SOON_S if running else IDLE_S)
         self._shown, self._sent_at = picture.frame, time.monotonic()
-        # A browser that disconnected is no error; the loop that reads its messages ends.
+        # A browser that disconnected is not an error; the loop that reads its messages ends.
         with suppress(ConnectionError):
             await self._socket.send_bytes(picture.to_bytes())
 

@@ -122,7 +122,7 @@ async def _by_link(request: web.Request, token: str) -> Principal:
 
 
 async def _read_login(request: web.Request) -> Login:
-    """The body of a login; one that no key can need is 400 like any other that is none."""
+    """The body of a login; a body longer than any login is refused with 400, as any other invalid one."""
     try:
         return await read_json(request, Login, most=MAX_LOGIN_BYTES)
     except HttpError as error:

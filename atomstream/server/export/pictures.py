@@ -1,4 +1,4 @@
-"""Frames as a film, MP4 or GIF. A film has the time and the growth rate of each frame below the picture."""
+"""Frames as a video, MP4 or GIF. A video shows the time and the growth rate below each picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from atomstream.server.export.growth import Growth, Piece
 from atomstream.server.export.table import RATE
 
 FILM_FPS: Final = 25
-"""Pictures per second of a film."""
+"""Pictures per second of a video."""
 
 GIF_FPS: Final = 10
 MAX_GIF_PICTURES: Final = 600
@@ -26,15 +26,15 @@ GIF_BYTES: Final = 200 << 20
 """Most bytes of all pictures of a GIF: its writer keeps them until the last one. More are binned."""
 CAPTION_PX: Final = 24
 MOST_SIDE: Final = 2048
-"""Longest side of a picture of a film in px; larger frames are binned. An encoder keeps up to 20 pictures."""
+"""Longest side of a picture of a video in px; larger frames are binned. An encoder keeps up to 20 pictures."""
 _X264: Final = {"preset": "veryfast", "rc-lookahead": "5", "bframes": "0", "threads": "2"}
 """Few pictures in memory: the usual settings keep 60, which is 700 MB for 2048 x 2048."""
 _LEVELS_FROM: Final = 64
-"""Number of frames, spread over the stream, from which the brightness of a film is set."""
+"""Number of frames, spread over the stream, from which the brightness of a video is set."""
 
 
 def write_mp4(growth: Growth, path: Path) -> None:
-    """Write an H.264 film at real speed, :data:`FILM_FPS` pictures a second, with time and growth rate.
+    """Write an H.264 video at real speed, :data:`FILM_FPS` pictures a second, with time and growth rate.
 
     Raises:
         ConfigError: the stream has no frames.
@@ -70,7 +70,7 @@ def write_gif(growth: Growth, path: Path) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Film:
-    """The pictures of a film: 8 bit, scaled to ``low`` .. ``high``, with a caption below."""
+    """The pictures of a video: 8 bit, scaled to ``low`` .. ``high``, with a caption below."""
 
     growth: Growth
     low: float
@@ -82,7 +82,7 @@ class _Film:
 
     @classmethod
     def of(cls, growth: Growth, fps: int, most: int | None = None) -> _Film:
-        """A film of every n-th frame, so that it plays at real speed with ``fps`` pictures a second."""
+        """A video of every n-th frame, so that it plays at real speed with ``fps`` pictures a second."""
         geometry, stored = growth.archive.geometry, len(growth.runs)
         growth.check_pixels()
         if geometry is None or not stored:

@@ -100,7 +100,7 @@ def write_report(growth: Growth, path: Path) -> None:
 
     curves = _Curves.of(growth)
     about = {"Title": plain_text(growth.metadata.name), "Creator": f"atomstream {__version__}"}
-    content = io.BytesIO()  # matplotlib would leave a file open that it can't write
+    content = io.BytesIO()  # in memory: after a failed write matplotlib would leave a file open
     with styled(), PdfPages(content, metadata=about) as pdf:
         for draw in (_first_page, _second_page):
             figure = Figure(figsize=A4_INCHES)

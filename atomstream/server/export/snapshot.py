@@ -30,7 +30,7 @@ def write_png(growth: Growth, path: Path) -> None:
         raise ConfigError("The stream has no frames, or those near this time were removed.")
     number, frame = found
     height, width = frame.shape
-    content = io.BytesIO()  # matplotlib would leave a file open that it can't write
+    content = io.BytesIO()  # in memory: after a failed write matplotlib would leave a file open
     with styled():
         from matplotlib.figure import Figure
 

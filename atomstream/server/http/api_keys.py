@@ -145,7 +145,7 @@ def _decode(content: bytes | None, documents: Documents) -> list[StoredKey]:
     except ValueError:
         pass
     raise ConfigError(
-        f"The key file {documents.place(KEYS_FILE)} has a hash that is none. Remove the file to have a new key made."
+        f"The key file {documents.place(KEYS_FILE)} has an invalid hash. Remove it to have a new key made."
     )
 
 

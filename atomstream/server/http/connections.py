@@ -235,7 +235,7 @@ class ConnectionGuard:
 
         Requests on connections that have not shown a key yet pass the turnstile. Uploads do not, because a URL that
         was signed is as good as a key; its handler lets one with a wrong signature wait by :meth:`pace`. A PUT that
-        needs a key, or of an unknown path, is no upload.
+        needs a key, or of an unknown path, is not a upload.
 
         A request that has not shown a key, such as a login, does not protect its connection: the server may let it
         wait, for its body or after a wrong key.

@@ -17,4 +17,4 @@ async def invite_body(request: web.Request) -> None:
     """Answer with 100 if the client waits for it. Called before a body is read."""
     if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # it is no part of the reply
+        request.writer.output_size = 0  # it is not part of the reply

@@ -240,7 +240,7 @@ class OidcProvider:
             if self._keys is None or again or self._clock() - self._keys_at > METADATA_S:
                 found = await self._request("GET", str(metadata["jwks_uri"]))
                 listed = found.get("keys")
-                # A key that is meant for encryption, or that can't be read, is no reason to refuse the others.
+                # A key that is meant for encryption, or that can't be read, is not a reason to refuse the others.
                 signing = [one for one in listed if _is_signing_key(one)] if isinstance(listed, list) else []
                 try:
                     self._keys = await asyncio.to_thread(KeySet.import_key_set, {"keys": signing[:MAX_KEYS]})
@@ -295,7 +295,7 @@ class OidcProvider:
 
 
 def _is_time(value: Any) -> bool:
-    """Whether it is a Unix time in s; False for NaN and for numbers that are no dates."""
+    """Whether it is a Unix time in s; False for NaN and for numbers that are not dates."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MAX_TIME_S
 
 

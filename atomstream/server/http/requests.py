@@ -118,7 +118,7 @@ def checked_ids(query: MultiMapping[str], name: str, most: int) -> tuple[str, ..
     """
     wanted = tuple(dict.fromkeys(text.lower() for text in query.getall(name, ())))
     if len(wanted) > most:
-        raise HttpError(400, f"{name} takes at most {most} ids; there are {len(wanted)}.")
+        raise HttpError(400, f"{name} accepts at most {most} ids; there are {len(wanted)}.")
     for text in wanted:
         try:
             uuid.UUID(text)

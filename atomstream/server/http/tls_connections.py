@@ -91,7 +91,7 @@ class TlsConnection(Connection):
         """Start TLS instead of a request."""
         assert self.transport is not None
         self._wire = self.transport
-        self._wire.pause_reading()  # until TLS reads
+        self._wire.pause_reading()  # TLS resumes reading
         self.move(HALF)
         self._connections.start(self)
 
@@ -112,8 +112,8 @@ class TlsConnection(Connection):
                     server_side=True,
                     ssl_handshake_timeout=HANDSHAKE_S,
                 )
-        except OSError as error:  # also those of ssl and of time limits
-            if self.counted:  # else it was closed to make room
+        except OSError as error:  # ssl.SSLError and TimeoutError are subclasses
+            if self.counted:  # False if it was closed to make room for another one
                 self._connections.note_failure(address, error)
         finally:
             if tls is None or self.transport is None:

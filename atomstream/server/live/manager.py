@@ -77,7 +77,7 @@ class ResultsManager:
         self._resources = AnalysisResources(
             self._pool, self._frames, self._threads, settings.gap_wait_s, self._readers, note_delay
         )
-        # By the time of the last use, the longest unused ones first.
+        # Open results in the order of their last use, the longest unused ones first.
         self._open: OrderedDict[str, StreamResults] = OrderedDict()
         self._used_at: dict[str, float] = {}
         self._opening = 0
@@ -154,7 +154,7 @@ class ResultsManager:
         try:
             await self._pool.warm_up()
         except WorkerStartError as error:  # already logged; the stream that needs a worker reports it
-            log.debug("no spare worker: %s", error)
+            log.debug("no worker was started in advance: %s", error)
 
     async def of(self, data_id: str) -> StreamResults:
         """The results of a stream.

@@ -216,7 +216,7 @@ class OwnedResults(StreamResults):
             if self._live is None and self.is_over:
                 break
             if self._live is not None and not self._live.order.ended:
-                return  # the stream was continued
+                return  # new chunks have arrived: the analysis continues
             await changed.wait()
         self._check()
 

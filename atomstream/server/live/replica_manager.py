@@ -61,8 +61,8 @@ class ReplicaManager(ResultsManager):
             results.notice_change()
 
     async def _status_changed(self, changed: StatusChanged) -> None:
-        # The end by a client has its own notice. This one is for an end by time, for late chunks, and for an end in
-        # place of a server that has gone.
+        # An end by a client has its own notice. This one is for an end by timeout, for late chunks, and for streams
+        # of a server that has stopped.
         if changed.status in ENDED_STATUSES:
             notice = Notice(data_id=changed.data_id, kind="end")
             self._start(announce_again(self.announce, notice), f"end of {changed.data_id}")

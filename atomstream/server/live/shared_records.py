@@ -165,7 +165,7 @@ class SharedWriter:
             try:
                 return await self._shared.append(self._subject, payload, after=self.after, key=key)
             except BusUnavailableError as error:
-                log.debug("%s: it is repeated: %s", self._subject, error)
+                log.debug("%s: the append is repeated: %s", self._subject, error)
             if self._closed.is_set():
                 raise OutdatedWriterError(f"{self._subject} is closed.")
             await asyncio.sleep(_RETRY_S)

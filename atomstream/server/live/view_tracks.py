@@ -95,7 +95,7 @@ def why_no_views(fps: float, rpm: float, frames: int, n_views: int) -> str:
         slow = 60.0 * fps / least
         return (
             f"a turn has {per_turn:.3g} frames; to distinguish azimuths, {least} are needed: "
-            f"turn at most at {slow:.3g} rpm, or film at {least * abs(rpm) / 60.0:.3g} fps"
+            f"rotate at most at {slow:.3g} rpm, or record at {least * abs(rpm) / 60.0:.3g} fps"
         )
     return "no azimuth so far shows a pattern that is mirrored about the specular column"
 

@@ -103,7 +103,7 @@ class PasswordFile:
 
     def put(self, user_id: str, password_hash: str | None) -> None:
         """Store or (None) remove a person's hash."""
-        self.read()  # one that can't be read is named in a sentence
+        self.read()  # raises the error that names a file which can't be read
 
         def revise(content: bytes | None) -> bytes | None:
             hashes = self._decode(content)

@@ -165,7 +165,7 @@ class Bus:
         return f"{self.name}-{part}".replace(".", "_")
 
     async def api(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """A request to JetStream's API; what exists already is no error.
+        """A request to JetStream's API; what exists already is not an error.
 
         Raises:
             BusUnavailableError: no answer, or an error of JetStream.
@@ -221,7 +221,7 @@ class Bus:
             await self.client.close()
 
     async def _note_error(self, error: Exception) -> None:
-        """An error of the connection: each waiting request fails by itself."""
+        """Note an error of the connection; each waiting request reports its own error."""
         self._last_error = str(error) or type(error).__name__
 
 

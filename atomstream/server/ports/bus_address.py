@@ -74,12 +74,12 @@ class BusAddress:
             raise ConfigError(f"The URL of --bus can't be read; write it like {EXAMPLE}.") from None
         if parts.scheme not in _SCHEMES:
             raise ConfigError(
-                f"--bus: {parts.scheme[:20]!r} is no message bus; NATS is, written like {EXAMPLE}."
+                f"--bus: {parts.scheme[:20]!r} is not a message bus; NATS is, written like {EXAMPLE}."
             )
         for name in options:
             if name not in _OPTIONS:
                 raise ConfigError(
-                    f"--bus: {name[:40]!r} is no option of the URL; there are {', '.join(_OPTIONS)}."
+                    f"--bus: {name[:40]!r} is not an option of the URL; there are {', '.join(_OPTIONS)}."
                 )
         near = all(is_loopback(host) for host, _ in hosts)
         password = parts.password or environment.get(PASSWORD_VARIABLE, "")

@@ -222,7 +222,7 @@ class _Partition:
                 taken += 1
                 self._receive(message, handler)
                 if self.pin is not None and expires_s == _IDLE_PULL_S:
-                    return  # from now on with the pin, and for shorter times
+                    return  # the next pull sends the pin and expires sooner
             elif status == "423":  # another process is pinned
                 if self.pin is not None:
                     await self._drop(lost)

@@ -163,7 +163,7 @@ class Store(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object; a missing one is no error."""
+        """Remove an object; a missing one is not an error."""
         ...
 
     def delete_all(self, keys: Sequence[str]) -> None:

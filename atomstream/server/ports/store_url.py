@@ -65,7 +65,7 @@ def _open_s3(url: str) -> Store:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in options:
         if name not in _OPTIONS:
-            raise ConfigError(f"--store: {name!r} is no option of the URL; there are {', '.join(_OPTIONS)}.")
+            raise ConfigError(f"--store: {name!r} is not an option of the URL; there are {', '.join(_OPTIONS)}.")
     endpoint = options.get("endpoint")
     _check_endpoint(endpoint, insecure=options.get("insecure") == "yes")
     authority = options.get("ca")
@@ -94,7 +94,7 @@ def _check_endpoint(endpoint: str | None, *, insecure: bool) -> None:
         return
     parts = _split(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--store: endpoint={endpoint!r} is no address, {_EXAMPLE}.")
+        raise ConfigError(f"--store: endpoint={endpoint!r} is not an address, {_EXAMPLE}.")
     if parts.username is not None or parts.password is not None:
         raise ConfigError("--store: the endpoint has a password in it, which others can see; leave it out.")
     if parts.scheme == "http" and not (insecure or is_loopback(parts.hostname)):

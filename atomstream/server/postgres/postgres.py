@@ -77,7 +77,7 @@ class Postgres:
                 ) from None
 
     def describe(self, error: CatalogueUnavailableError) -> str:
-        """The sentence for a command that ends by ``error``."""
+        """The message of a command that fails with ``error``."""
         if isinstance(error, CatalogueBusyError):
             return str(error)
         return f"The catalogue {self.address.text} can't be reached: {self.reach.cause}"
@@ -130,9 +130,9 @@ async def opened(address: PostgresAddress) -> AsyncIterator[Postgres]:
 def require_drivers() -> None:
     """Raises ConfigError if the packages of ``atomstream[cluster]`` are missing."""
     try:
-        import alembic  # noqa: F401 -- looked for, not used
-        import asyncpg  # noqa: F401 -- looked for, not used
-        import pg8000  # noqa: F401 -- looked for, not used
+        import alembic  # noqa: F401  (to check that it is installed)
+        import asyncpg  # noqa: F401  (to check that it is installed)
+        import pg8000  # noqa: F401  (to check that it is installed)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"A catalogue on PostgreSQL needs the package {error.name}: pip install 'atomstream[cluster]'."

@@ -77,7 +77,7 @@ async def export(request: web.Request) -> web.StreamResponse:
         await asyncio.to_thread(_check_space, folder, growth, pixels=pixels and form.raw_pixels)
         try:
             await context.readers.exports.run(request, write_export, growth, ending, path, pixels=pixels)
-            context.streams.refuse_deleted(data_id)  # what was read at last may be empty
+            context.streams.refuse_deleted(data_id)  # the last frames may have been read after the deletion
             # The id only: the stream's name is free text, which may not be valid as a file name.
             name = f'attachment; filename="atomstream-{data_id}.{ending}"'
             with path.open("rb") as file:

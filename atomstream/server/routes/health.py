@@ -44,7 +44,7 @@ CATALOGUE_S = 5.0
 async def ready(request: web.Request) -> web.Response:
     """``GET /healthz``: 200 if the server can store chunks, else 503; ``reasons`` has the causes.
 
-    A reply at all means that it is live. Damaged streams are no reason: all others are served. Nor is a catalogue on
+    A reply at all means that it is live. Damaged streams are not a reason: all others are served. Nor is a catalogue on
     PostgreSQL that can't be reached, which is in ``without``: chunks of streams that run are stored.
     """
     context = context_of(request)

@@ -70,7 +70,7 @@ async def change_stream(request: web.Request) -> web.Response:
     if not fields:
         raise HttpError(
             400,
-            "Nothing is to be changed: give name, project_id, physical_sample_id, sample_name or attributes.",
+            "There is nothing to change: give name, project_id, physical_sample_id, sample_name or attributes.",
         )
     after = await context.streams.change(data_id, **fields)
     await asyncio.to_thread((await context.streams.archive(data_id)).flush_metadata)
@@ -177,7 +177,7 @@ async def remove_stream(
 
 
 async def _open(context: ServerContext, data_id: str) -> tuple[StreamArchive | None, str]:
-    """The archive and name of a stream; None if its files are damaged, which is no reason to keep it."""
+    """The archive and name of a stream; None if its files are damaged, which is not a reason to keep it."""
     try:
         archive = await context.streams.archive(data_id)
         return archive, read_about(archive.description).name

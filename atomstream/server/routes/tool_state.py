@@ -148,7 +148,7 @@ def _decoded(data: bytes, kind: type[T]) -> T:
     except (msgspec.MsgspecError, UnicodeError, ValueError) as error:
         raise HttpError(
             400,
-            f"The chunk is not valid: {error}. Times and values are numbers; null is no value. Nothing was stored.",
+            f"The chunk is not valid: {error}. Times and values are numbers; null means no value. Nothing was stored.",
         ) from None
 
 

@@ -25,7 +25,7 @@ Index = Annotated[int, msgspec.Meta(ge=0, le=MAX_CHUNK_INDEX)]
 
 
 class ChannelBody(msgspec.Struct, frozen=True):
-    """Points of one channel: times in s since 1970 (UTC), and values; null is no value."""
+    """Points of one channel: times in s since 1970 (UTC), and values; null means no value."""
 
     timestamps: list[float]
     values: list[float | None]
@@ -63,7 +63,7 @@ class StoredChannel(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Points:
-    """Times (N,) in s since 1970, ascending, and values (N,); NaN is no value."""
+    """Times (N,) in s since 1970, ascending, and values (N,); NaN means no value."""
 
     times: F64
     values: F64

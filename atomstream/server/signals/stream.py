@@ -65,7 +65,7 @@ class _Channel:
     def __init__(self) -> None:
         self.units: str | None = None
         self.order = 0
-        """Changes when points get other places than they had."""
+        """A number that changes when earlier points get another position in the order of time."""
         # Arrays that grow: many chunks of one point each need no more memory than one chunk of many.
         self._times, self._values = array("d"), array("d")
         self._in_order = True
@@ -142,7 +142,7 @@ class SignalStream:
                     return True
 
     def _append(self, index: int, new: Mapping[str, StoredChannel]) -> bool:
-        """Store a part of a chunk durably; False if others of its channels are known now, to be checked again."""
+        """Store the new channels of a chunk durably; False if another server has stored some meanwhile: check again."""
         self._log.append(
             {"index": index, "channels": msgspec.to_builtins(new, builtin_types=(bytes,))}, durable=True
         )

@@ -2,7 +2,7 @@
 
 A stream is deleted by one rename, into ``.deleted`` beside the streams. Its files may be thousands: they are removed
 afterwards, and after a stop or a kill at the next start. Its description is removed last, after the note: so a kill at
-any moment leaves one of them, and requests about the stream are answered by 410 for ever.
+any moment leaves one of them, and requests about the stream are answered with 410 for ever.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class StreamRegistry:
         self._open: WeakValueDictionary[str, StreamArchive] = WeakValueDictionary()
         self._locks = KeyedLocks()
         self.deleted = entries.deleted
-        """Streams that are being deleted or were deleted: requests about them are answered by 410."""
+        """Streams that are being deleted or were deleted: requests about them are answered with 410."""
         self.deleted_from: dict[str, str | None] = {}
         """The project that each of them was in, if that is known."""
         # Opening may read thousands of files: such work has its own threads.

@@ -1,7 +1,7 @@
 """The places for uploads: how many bodies are received at the same time, shared out fairly.
 
 Any upload may take a free place. When all are taken, a new upload gets the place of one that is too slow, or else of
-one whose key or stream holds more places than its own. The upload that loses its place is answered by 503, and its
+one whose key or stream holds more places than its own. The upload that loses its place is answered with 503, and its
 client sends the chunk again.
 """
 

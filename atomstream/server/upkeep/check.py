@@ -165,7 +165,7 @@ class _Checker:
 
     def _check_document(self, path: Path) -> None:
         if not isinstance(json.loads(self._read(path)), dict):
-            raise ValueError("it is no document of Zarr")
+            raise ValueError("it is not a document of Zarr")
 
     def _check_shards(self, folder: Path, group: ZarrGroup) -> None:
         # The records first: a chunk that is recorded was stored before.

@@ -57,7 +57,7 @@ def test_when_a_rule_is_met(rule: dict[str, Any], rate: float | None, age_s: flo
     ids=["no condition", "empty band", "twice"],
 )
 def test_rules_that_make_no_sense(rules: list[dict[str, Any]]) -> None:
-    """They are refused with the reason."""
+    """Rules that can never be met are refused with the reason."""
     with pytest.raises(ConfigError, match="alarms"):
         check_rules([AlarmRule(name=RATE, **rule) for rule in rules])
 
@@ -81,7 +81,7 @@ class Hook:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
-        """Its address, with a secret in the path."""
+        """The address of the running hook, with a secret in the path."""
         app = web.Application()
         app.router.add_post("/{path:.*}", self.handle)
         runner = web.AppRunner(app, access_log=None)
@@ -141,7 +141,7 @@ async def test_webhooks_are_bounded() -> None:
 
 
 async def test_an_address_that_nobody_listens_at(caplog: pytest.LogCaptureFixture) -> None:
-    """It is tried again, then the message is dropped with a warning that names the host."""
+    """The request is repeated, then the message is dropped with a warning that names the host."""
     async with Hook(200).serving() as address:
         pass
     async with sending(address) as hooks:
@@ -165,7 +165,7 @@ def test_the_file_of_addresses(tmp_path: Path) -> None:
         "gopher://x",
     ):
         path.write_text(f"https://chat.example/x\n{bad}\n")
-        with pytest.raises(ConfigError, match="address 2 is no http or https address") as caught:
+        with pytest.raises(ConfigError, match="address 2 is not an http or https address") as caught:
             read_addresses(path)
         assert bad not in str(caught.value)
     with pytest.raises(ConfigError, match="can't be read"):
@@ -196,7 +196,7 @@ class Clock:
 
 
 async def test_an_alarm_is_raised_and_sent_once(serve: Serve, tmp_path: Path) -> None:
-    """By two servers that share the rules, after a restart too. It ends when its stream ends."""
+    """Two servers that share the rules send an alarm once, after a restart too; it ends when its stream ends."""
     server = await serve()
     clock, sent = Clock(), Recorder()
 

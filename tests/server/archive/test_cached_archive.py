@@ -99,7 +99,7 @@ def test_a_deleted_cache_is_filled_again(server: Server) -> None:
 
 
 def test_a_damaged_copy_of_a_chunk_is_fetched_again(server: Server, store: Store) -> None:
-    """The folder is a cache: a shard in it that can't be read is no damage of the stream."""
+    """The folder is a cache: a shard in it that can't be read is not damage of the stream."""
     a = server("a")
     commit(a, 0)
     raw = a.shard_file(0).read_bytes()

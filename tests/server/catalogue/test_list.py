@@ -37,7 +37,7 @@ async def test_pages(serve: Serve) -> None:
     "query", ["limit=0", "limit=x", "limit=5001", "&".join(f"keywords=w{k}" for k in range(33))]
 )
 async def test_impossible_lists_are_refused(serve: Serve, query: str) -> None:
-    """A page of no or too many streams, and a search for many words, are answered by 400."""
+    """A page of no or too many streams, and a search for many words, are answered with 400."""
     async with WireClient(await serve()) as client:
         assert (await client.ask("GET", f"/data_entries/?{query}"))[0] == 400
         assert (await client.ask("GET", "/data_entries/?" + "&".join(["keywords=s"] * 700)))[0] == 200

@@ -1,4 +1,4 @@
-"""The map of a turning sample: the profile along a line over the azimuth of the last turn; with a real server."""
+"""The map of a rotating sample: the profile along a line over the azimuth of the last turn; with a real server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.wire_client import START_MS, WireClient
 
 
 def test_each_bin_has_the_nearest_frame() -> None:
-    """By measured azimuths where they are known, else by the nominal speed; the other direction too."""
+    """The nearest frame is found by measured azimuths, else by the nominal speed, in both directions of rotation."""
     unknown = np.full(8, np.nan)
     assert frames_by_azimuth(15, unknown, 8.0, 4) == {0: 9, 1: 11, 2: 13, 3: 15}
     measured = np.mod(-45.0 * np.arange(8) - 1.0, 360.0)

@@ -83,7 +83,7 @@ def test_layers_that_are_counted_at_each_fit(tmp_path: Path) -> None:
 
 
 def test_the_opening_is_the_first_mark_of_a_growth() -> None:
-    """A note, a pause, an event of the analysis and a mark without a time are no opening."""
+    """A note, a pause, an event of the analysis and a mark without a time are not an opening."""
     events = [
         Event(1.0, "note", by="user"),
         Event(2.0, "pause", by="user"),
@@ -139,7 +139,7 @@ async def stream(client: WireClient, name: str, *, ended: bool = True, **patch: 
 
 
 async def test_which_growths_belong_together(serve: Serve) -> None:
-    """Those of the same sample, else of the same recipe, else none, and the reply says so."""
+    """A growth is compared with those of its sample, else of its recipe, else with none; the reply states which."""
     server: LiveServer = await serve()
     async with WireClient(server) as client:
         first = await stream(client, "A", sample_name="Wafer 1", attributes={"recipe": "GaN 7"})

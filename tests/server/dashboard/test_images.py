@@ -110,7 +110,7 @@ def test_nothing_stored_nothing_shown() -> None:
 
 @pytest.mark.parametrize("angle", [0.0, 90.0, 359.0])
 def test_measured_azimuths_align_the_image(angle: float) -> None:
-    """Of the last turn, the frame nearest to the azimuth is shown, by the measured angles."""
+    """The frame of the last turn whose measured angle is nearest to the azimuth is shown."""
     per_turn = 100.0
     angles = (np.arange(250) * 3.6 + 17.0) % 360.0
     frame = frame_at_azimuth(249, angle, angles, per_turn)

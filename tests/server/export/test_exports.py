@@ -172,7 +172,7 @@ def test_tiff(grown: Grown, monkeypatch: pytest.MonkeyPatch, big: bool) -> None:
 
 @pytest.mark.parametrize("name", ["growth.mp4", "growth.gif"])
 def test_films(grown: Grown, name: str) -> None:
-    """The film has the length of the growth, changes with it, and a caption below the picture."""
+    """The video has the length of the growth, changes with it, and a caption below the picture."""
     import av
 
     with av.open(str(grown.export(name))) as film:
@@ -186,7 +186,7 @@ def test_films(grown: Grown, name: str) -> None:
 
 
 def test_large_frames_are_binned_for_a_film(grown: Grown, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pictures of a film have a largest size, because its encoder keeps many of them."""
+    """The pictures of a video have a largest size, because its encoder keeps many of them."""
     import av
 
     monkeypatch.setattr("atomstream.server.export.pictures.MOST_SIDE", 40)
@@ -240,7 +240,7 @@ def test_nothing_is_left_on_the_server(grown: Grown) -> None:
 
 
 def test_a_stream_without_frames(grown: Grown) -> None:
-    """Tables are empty, films are refused with the reason, and the report states that there are no frames."""
+    """Tables are empty, videos are refused with the reason, and the report states that there are no frames."""
     settings: dict[str, Any] = {"spool_dir": grown.folder / "spool2", "clock_sync": False}
     with RHEEDStreamer(grown.server.api_key, grown.server.url, **settings) as streamer:
         empty = streamer.initialize(FPS, 0.0, 60)

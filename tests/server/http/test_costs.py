@@ -84,7 +84,7 @@ async def test_a_short_chunk_makes_no_large_files(serve: Serve) -> None:
 
 
 async def test_large_frames_are_refused_when_they_are_announced(serve: Serve) -> None:
-    """A shape above ``max_frame_bytes`` is answered by 413 with the limit, before any body is sent."""
+    """A shape above ``max_frame_bytes`` is answered with 413 with the limit, before any body is sent."""
     async with WireClient(await serve(max_frame_bytes=1000)) as client:
         data_id = await client.create()
         assert (await client.ask_url(data_id, 0, (1, 10, 100)))[0] == 200
@@ -214,7 +214,7 @@ async def test_unknown_streams_leave_nothing(serve: Serve) -> None:
 
 
 async def test_the_body_of_a_login_is_short(serve: Serve) -> None:
-    """A login longer than any key is answered by 400 without waiting for its body."""
+    """A login longer than any key is answered with 400 without waiting for its body."""
     server = await serve(linger_s=0.05)
     head = {"Origin": server.url, "Content-Type": "application/json", "Content-Length": str(1 << 20)}
     async with raw_connection(server.url) as (reader, writer):

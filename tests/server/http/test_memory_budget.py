@@ -15,7 +15,7 @@ T = 1_764_500_000.0
 
 
 def test_a_request_takes_what_is_left() -> None:
-    """More is 503; more than all requests may have is 413; small ones are not counted; the end gives it back."""
+    """A request beyond the free memory gets 503, one beyond the whole budget 413; small ones are not counted."""
     budget = MemoryBudget(10 * SMALL)
     first, second = Holding(budget), Holding(budget)
     first.grow(SMALL)

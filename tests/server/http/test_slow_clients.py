@@ -30,7 +30,7 @@ async def status_of(reader: asyncio.StreamReader) -> int:
 
 @pytest.mark.parametrize("sent", [0, 1, 100], ids=["nothing", "a byte", "100 bytes"])
 async def test_stalled_body_is_408(serve: Serve, sent: int) -> None:
-    """A body that stalls is answered by 408 after ``body_idle_s``, and its file is removed."""
+    """A body that stalls is answered with 408 after ``body_idle_s``, and its file is removed."""
     server = await serve(body_idle_s=0.05, linger_s=0.05)
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -54,7 +54,7 @@ async def test_trickling_body_is_408(serve: Serve) -> None:
 
 
 async def trickle_into(writer: asyncio.StreamWriter) -> None:
-    """Send one byte each 10 ms."""
+    """Send one byte every 10 ms."""
     for byte in BODY:
         writer.write(bytes([byte]))
         await asyncio.sleep(0.01)
@@ -96,7 +96,7 @@ async def test_incomplete_headers_are_closed(serve: Serve, head: bytes) -> None:
 
 
 async def test_incomplete_json_is_408(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A JSON body that stalls is answered by 408."""
+    """A JSON body that stalls is answered with 408."""
     monkeypatch.setattr("atomstream.server.http.requests.JSON_DEADLINE_S", 0.05)
     server = await serve(linger_s=0.05)
     async with raw_connection(server.url) as (reader, writer):

@@ -180,7 +180,7 @@ async def test_a_renewed_certificate_is_found_without_a_call(
 async def test_half_written_files_change_nothing(
     serve: Serve, pairs: tuple[Pair, Pair], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While certificate and key do not belong together, or are no PEM, the old ones remain; one warning for each."""
+    """While certificate and key do not belong together, or are not PEM, the old ones remain; one warning for each."""
     used, new = pairs
     server = await serve(tls_cert=used[0], tls_key=used[1])
     old, kept = der(used[0]), used[1].read_bytes()

@@ -66,7 +66,7 @@ async def test_an_authenticated_client_does_not_wait(serve: Serve) -> None:
 
 @pytest.mark.parametrize("path", ["/anything", "/rheed/stream/no/calibration"])
 async def test_only_an_upload_is_let_past(serve: Serve, path: str) -> None:
-    """A PUT to another path waits like any request without a key: its refusals are no way past the turnstile."""
+    """A PUT to another path waits like any request without a key: its refusals are not a way past the turnstile."""
     server = await serve()
     stile = turnstile_of(server)
     stile._per_turn = stile._left = 0  # nobody passes

@@ -144,7 +144,7 @@ async def test_regions_reach_back_to_the_first_frame(serve: Serve) -> None:
 
 
 async def test_a_waterfall_has_no_rows_before_the_first_result(serve: Serve) -> None:
-    """A page asks for it before there are frames: that is no error. A line that does not exist is one."""
+    """A page asks for it before there are frames: that is not an error. A line that does not exist is one."""
     async with WireClient(await serve()) as client:
         data_id = await client.create()
         path = f"{client.server.url}/rheed/stream/{data_id}/profiles"

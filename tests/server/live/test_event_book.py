@@ -1,4 +1,5 @@
-"""Corrections of the user's events: the log keeps all versions, and of two corrections of one version one holds."""
+"""Corrections of the user's events: the log keeps all versions, and of two concurrent edits of one version the second
+is refused."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def test_a_correction_and_its_history_survive_a_restart(tmp_path: Path) -> None:
 
 
 def test_the_second_correction_of_a_version_is_refused() -> None:
-    """It names what the event is now; a repeat of the first one is no conflict."""
+    """The refusal has the present content of the event; a repeat of the first correction is not a conflict."""
     book = EventBook()
     book.note(FIRST)
     first = book.correction("a", 1, EventChanges(label="by one"))
@@ -93,7 +94,7 @@ def test_an_analyzer_receives_only_kinds_it_accepts() -> None:
 
 
 def test_a_deleted_event_comes_back() -> None:
-    """With all that it had, in its place; an analyzer gets it as a new one."""
+    """A restored event has its earlier content and place in the list; an analyzer gets it as a new one."""
     book = EventBook()
     book.note(FIRST)
     for deleted in (True, False):
@@ -132,7 +133,7 @@ def test_a_correction_holds_without_what_is_damaged_before_it(tmp_path: Path) ->
 
 
 def test_a_mark_that_waits_in_a_worker_is_replaced() -> None:
-    """Corrected before its time comes, it is as if it had never been another."""
+    """A mark that is corrected before its time has come is applied with its new content only."""
     settings = StreamSettings(20.0, 0.0, 40, CalibrationRecord(), None)
     session = AnalyzerSession(settings)
     first = TimedEvent("note", "M", None, 5.0, "a")

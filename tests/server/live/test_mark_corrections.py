@@ -90,7 +90,7 @@ async def test_two_people_edit_the_same_mark(serve: Serve) -> None:
     ],
 )
 async def test_invalid_corrections_are_refused(serve: Serve, body: Any, status: int) -> None:
-    """With a sentence, and nothing is changed; a mark that does not exist is a 404."""
+    """An invalid correction is refused with a sentence and changes nothing; a mark that does not exist is a 404."""
     async with WireClient(await serve()) as client:
         path = f"/rheed/stream/{await client.create()}/events"
         _, mark = await client.ask("POST", path, {"label": "x", "id": ID})
@@ -106,7 +106,7 @@ async def test_invalid_corrections_are_refused(serve: Serve, body: Any, status: 
 
 @pytest.mark.slow
 async def test_segments_follow_a_moved_and_a_deleted_mark(serve: Serve) -> None:
-    """Of a finished stream: it is analysed again, and archive and segments have the mark where it is now."""
+    """A finished stream is analysed again; archive and segments then have the mark at its new time."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)

@@ -143,7 +143,8 @@ async def test_an_unreadable_chunk_is_reported(serve: Serve) -> None:
 async def test_a_chunk_whose_analysis_fails_is_reported(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Its reason is ``crashed``, because its file can be read: in the live analysis, and when it is repeated."""
+    """Such a chunk has the reason ``crashed`` in the live analysis and in a repeated one, because its file can be
+    read."""
     analyse = AnalyzerClient.chunk
 
     async def fail(client: AnalyzerClient, index: int, *args: Any, **options: Any) -> AnalyzerState | None:

@@ -83,7 +83,7 @@ async def closed(server: LiveServer, data_id: str) -> None:
 
 
 async def test_too_many_streams_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the bound a request is answered by 503; uploads are stored, and analysed when there is room."""
+    """Above the bound a request is answered with 503; uploads are stored, and analysed when there is room."""
     monkeypatch.setattr(manager, "REST_S", 1e9)
     monkeypatch.setattr(manager, "WAIT_S", 0.05)
     server = await serve(max_open_streams=1)

@@ -15,7 +15,7 @@ from atomstream.server.live.view_tracks import MAX_TURNS, ViewTrack, renumbered,
         (120.0, 15.0, 5000, 2, ""),
         (120.0, 15.0, 400, 0, "after the first whole turn, which takes 4 s"),
         (20.0, 30.0, 400, 0, "a turn has 40 frames; to distinguish azimuths, 60 are needed: "),
-        (20.0, 30.0, 400, 0, "turn at most at 20 rpm, or film at 30 fps"),
+        (20.0, 30.0, 400, 0, "rotate at most at 20 rpm, or record at 30 fps"),
         (120.0, 15.0, 5000, 0, "no azimuth so far"),
     ],
 )

@@ -77,7 +77,7 @@ def test_an_empty_object_is_an_object(store: Store) -> None:
 
 
 def test_a_missing_object_is_named(store: Store) -> None:
-    """Reading it is an error with its key; deleting it is none."""
+    """Reading it is an error with its key; deleting it is not an error."""
     for read in (store.fetch, store.get, store.head):
         with pytest.raises(ObjectMissingError, match="there/is/none") as caught:
             read("there/is/none")

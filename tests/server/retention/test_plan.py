@@ -43,7 +43,8 @@ def test_by_age() -> None:
 
 
 def test_the_first_rule_that_fits_counts() -> None:
-    """By project and size; a rule that keeps everything protects its streams from later rules."""
+    """The first rule for the project and size counts: one that keeps everything protects its streams from later
+    rules."""
     streams = [
         stream("small", 40, 0.5, project="MBE"),
         stream("large", 40, 5.0, project="MBE"),
@@ -73,7 +74,7 @@ def test_what_is_done_is_not_done_again() -> None:
 
 
 def test_a_stream_in_use_is_left_alone() -> None:
-    """It is listed with the reason; the others are changed."""
+    """A stream in use is listed with the reason; the others are changed."""
     plan = make_plan(
         [stream("a", 40, busy="it is being read"), stream("b", 40)],
         RetentionSettings.parse({"rules": [MONTH]}),

@@ -130,7 +130,7 @@ async def test_the_route_of_the_page(serve: Serve) -> None:
 
 
 def test_a_value_holds_until_the_next_one() -> None:
-    """Before the first point there is no value; after the last one it holds for a while; NaN is no value."""
+    """Before the first point there means no value; after the last one it holds for a while; NaN means no value."""
     points = Points(np.array([10.0, 11.0, 12.0]), np.array([1.0, np.nan, 3.0]))
     found = held(points, np.array([9.9, 10.0, 10.9, 11.5, 12.0, 71.0, 73.0, np.nan]))
     np.testing.assert_array_equal(found, [np.nan, 1.0, 1.0, np.nan, 3.0, 3.0, np.nan, np.nan])

@@ -82,7 +82,7 @@ def test_of_many_servers_one_stores_the_points(store: LocalStore, tmp_path: Path
 
 
 def test_a_damaged_part_does_not_stop_the_stream(store: LocalStore, tmp_path: Path) -> None:
-    """It counts as empty, and is kept."""
+    """A damaged part of a stream of signals counts as empty, and its object is kept."""
     a = _open(store, tmp_path / "a")
     a.add(0, {"T": _channel(1)})
     store.put(f"signals/{ID}/chunks/0/0", b"damaged")

@@ -145,7 +145,7 @@ async def test_wrong_points_are_refused_and_named(serve: Serve, parts: Any, word
 
 
 async def test_limits_of_channels_and_points(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many channels, points or an unknown stream are refused; a chunk without points is none."""
+    """Too many channels, points or an unknown stream are refused; a chunk without points stores nothing."""
     async with WireClient(await serve()) as client:
         data_id = await begin(client)
         assert (await push(client, data_id, 0, a=([], [])))[0] == 200

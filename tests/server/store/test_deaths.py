@@ -88,7 +88,7 @@ async def test_a_server_is_killed_while_it_stores_a_chunk(s3_server: SeaweedFS, 
 async def test_s3_is_unreachable_for_some_time(
     tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Uploads are answered by 503 with Retry-After; the client keeps all, and sends it when S3 is back."""
+    """Uploads are answered with 503 with Retry-After; the client keeps all, and sends it when S3 is back."""
     from atomstream.cluster.engines import SeaweedFS
 
     with running(SeaweedFS) as engine:

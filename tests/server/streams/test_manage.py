@@ -45,7 +45,8 @@ async def removed(server: LiveServer) -> None:
 
 
 async def test_move_to_another_sample(serve: Serve) -> None:
-    """By its id, or by a name that makes it; the archive and the list have it, and null takes the stream off it."""
+    """A stream is moved to a sample by id, or by a name, which is created; null removes the link. Archive and list
+    agree."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create("Growth 1")
@@ -251,7 +252,7 @@ async def test_the_client_of_a_deleted_stream(serve: Serve, tmp_path: Path) -> N
 
 
 async def test_a_commit_that_runs_ends_first(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that was received completely is stored and answered by 200; then the stream is deleted."""
+    """A body that was received completely is stored and answered with 200; then the stream is deleted."""
     commits = hold_commits(monkeypatch)
     server = await serve()
     async with WireClient(server) as client:

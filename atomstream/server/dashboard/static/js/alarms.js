@@ -15,7 +15,7 @@ const TITLES = {
   oscillations_since_mark: "Oscillations since the mark",
   layers_grown: "Layers since the last segment mark",
   layers_total: "Layers in all",
-  thickness_nm: "Thickness in all",
+  thickness_nm: "Total thickness",
   lattice_spacing: "Streak spacing",
   relative_lattice_change: "Lattice change",
   relative_spacing_change: "Spacing change",

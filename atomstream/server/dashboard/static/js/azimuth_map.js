@@ -1,4 +1,4 @@
-// The profile along a line over the azimuth of a turning sample, of its last turn: 0° to 360° from left to right.
+// The profile along a line over the azimuth of a rotating sample, in its last turn: 0° to 360° from left to right.
 import { askBytes } from "./api.js";
 import { LEFT, RIGHT } from "./charts.js";
 import { colour } from "./theme.js";

@@ -3,7 +3,7 @@ import { ask, socketUrl } from "./api.js";
 
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 8000;
-// The server sends a message at least each 5 s. A longer silence means that the connection is lost.
+// The server sends a message at least every 5 s. A longer silence means that the connection is lost.
 const SILENCE_MS = 16000;
 
 export class Feed {

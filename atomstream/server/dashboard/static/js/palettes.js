@@ -1,6 +1,6 @@
 // Palettes of the picture: from a brightness of 0 to 1 to a colour.
 
-/** Viridis (CC0, from matplotlib), each eighth grey level of 256; between them it is interpolated. */
+/** Viridis (CC0, from matplotlib), every eighth grey level of 256; between them it is interpolated. */
 const VIRIDIS = "440154 470d60 48186a 482374 472d7b 453781 424086 3e4989 3b528b 375b8d 33638d 2f6b8e 2c728e 297a8e 26828e 23898e 21918c 1f988b 1fa088 22a785 28ae80 32b67a 3fbc73 4ec36b 5ec962 70cf57 84d44b 98d83e addc30 c2df23 d8e219 ece51b fde725";
 /** The colour of a screen with P43 phosphor: dark green, green, and nearly white where it is brightest. */
 const PHOSPHOR = "000000 04210b 0a4a1c 137b32 22b04d 48d96f 86f2a0 c4ffd0 f2fff4";

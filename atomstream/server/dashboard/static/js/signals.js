@@ -31,7 +31,7 @@ export class SignalLanes {
 
   requestSoon() {
     if (this.timer) return;
-    // A range that follows moves twice a second, which brings nothing where no instrument sends signals.
+    // In follow mode the range moves twice a second; where no instrument sends signals, fewer requests are enough.
     const wait = this.view.follow && !this.lanes.size ? (this.loadedAt ?? -Infinity) + EACH_MS - performance.now() : 0;
     this.timer = setTimeout(() => this.load(), Math.max(SOON_MS, wait));
   }

@@ -49,7 +49,7 @@ export class Traces {
     this.showMode();
   }
 
-  /** The views of a turning sample with their names; `turning` false for all others. */
+  /** The views of a rotating sample with their names; `turning` false for all others. */
   setViews(turning, views) {
     this.views = views;
     const button = document.querySelector("[data-curve=azimuths]");

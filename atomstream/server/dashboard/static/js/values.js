@@ -11,7 +11,7 @@ const TILES = [
   ["oscillation_period", "Oscillation period", {}],
   ["layers_grown", "Layers since the start", {}],
   ["layers_total", "Layers in all", { determined: true }],
-  ["thickness_nm", "Thickness in all", { calibrated: true }],
+  ["thickness_nm", "Total thickness", { calibrated: true }],
   ["lattice_spacing", "Streak spacing", {}],
   ["relative_lattice_change", "Lattice change", { factor: 100, unit: "%", signed: true }],
   ["referenced_strain", "Strain", { factor: 100, unit: "%", signed: true, calibrated: true }],
@@ -57,10 +57,11 @@ export class Values {
     // Strain is the same quantity against the user's reference: show only one of them.
     const strained = values.referenced_strain?.value ?? null;
     const shown = strained === null ? { ...values } : { ...values, relative_lattice_change: undefined };
-    // The number of the tile beside it, as long as there is one segment only.
+    // Hidden while there is one segment only: the tile beside it shows the same number.
     if (values.layers_total?.value === values.layers_grown?.value) shown.layers_total = undefined;
     const [thickness, total] = [shown.thickness_nm, shown.layers_total];
-    if (thickness?.note && total && thickness.note === total.note) shown.thickness_nm = { ...thickness, note: "as for the layers in all" };
+    if (thickness?.note && total && thickness.note === total.note) shown.thickness_nm = { ...thickness, note: "as for
+    the layers since the start" };
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
     this.showSpacingChange(values);
     this.showSaturated(values);
