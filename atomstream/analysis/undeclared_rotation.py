@@ -1,9 +1,8 @@
 """Undeclared rotation: detects from the pictures whether the pattern rotates, without a stated speed.
 
 While the substrate rotates, the diffraction spots move, so two pictures soon differ; after a turn, or after 1/n of it
-on
-an n-fold surface, the same picture returns. At rest all pictures agree, apart from the brightness of their spots. So
-the similarity of two pictures must not depend on brightness: each picture is divided by its local contrast, the
+on an n-fold surface, the same picture returns. At rest all pictures agree, apart from the brightness of their spots.
+So the similarity of two pictures must not depend on brightness: each picture is divided by its local contrast, the
 specular spot is left out, and the noise is taken out of the correlation. A pattern that only moves as a whole is
 aligned before it is compared. A pattern that alternates between two states (a shutter, a reconstruction) keeps each
 state for a while, which a rotating pattern does not.

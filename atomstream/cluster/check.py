@@ -77,7 +77,7 @@ async def _check_catalogue(address: PostgresAddress, seen: _Seen) -> str:
         try:
             found, seen.cluster = await asyncio.to_thread(_ask_catalogue, postgres)
         except CatalogueUnavailableError:
-            raise ConfigError(f"{address.text} can't be reached: {postgres.reach.cause}") from None
+            raise ConfigError(f"{address.text} can't be reached: {postgres.reachability.cause}") from None
     seen.has_catalogue = True
     return found
 

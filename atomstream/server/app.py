@@ -18,7 +18,7 @@ from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.path_prefix import add_routes
 from atomstream.server.http.requests import LONG_JSON
 from atomstream.server.http.responses import DISK, HttpError, errors_to_replies
-from atomstream.server.http.turnstile import Turnstile
+from atomstream.server.http.loop_rate_limiter import LoopRateLimiter
 from atomstream.server.ports.store import StoreError
 from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.server.routes import (
@@ -85,7 +85,7 @@ def build_app(
         ]
     )
     app[CONTEXT], app[DISK] = context, context.disk
-    app[GUARD], app[MEMORY], app[LONG_JSON] = guard, memory, Turnstile(1)
+    app[GUARD], app[MEMORY], app[LONG_JSON] = guard, memory, LoopRateLimiter(1)
     add_routes(app, ROUTES, context.settings.path_prefix)
     metrics.count_chunks(context)
     dashboard.install(app, context, gate, visible)

@@ -32,7 +32,7 @@ from atomstream.server.streams.registry import StreamRegistry, unknown_stream
 from atomstream.server.streams.signals import ServerSignals
 
 if TYPE_CHECKING:
-    from atomstream.server.ports.patient_announcer import PatientAnnouncer
+    from atomstream.server.ports.deferred_announcer import DeferredAnnouncer
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class ServerContext:
     certificate: ServerCertificate | None
     documents: Documents
     alarms: AlarmWatch
-    announcer: PatientAnnouncer | None = None
+    announcer: DeferredAnnouncer | None = None
     """Delivers notices to the processes that analyse; None where this server does so itself."""
 
     async def announce(self, notice: Notice) -> None:

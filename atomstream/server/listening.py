@@ -19,7 +19,7 @@ from atomstream.server.http.handles import HandleShares, available_handles
 from atomstream.server.http.protocol_log import ProtocolLog
 from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.tls_connections import TlsConnections
-from atomstream.server.http.turnstile import PER_TURN
+from atomstream.server.http.loop_rate_limiter import PER_ITERATION
 from atomstream.server.settings import ServerSettings
 from atomstream.system.log_privacy import get_logger
 
@@ -80,7 +80,7 @@ async def listen(
         guard.serve(runner.server, make)
         # asyncio accepts as many connections in one iteration of the loop as the backlog is long.
         server = await asyncio.get_running_loop().create_server(
-            guard, settings.host, settings.port, backlog=PER_TURN
+            guard, settings.host, settings.port, backlog=PER_ITERATION
         )
         for listener in server.sockets:
             with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:

@@ -42,7 +42,7 @@ from atomstream.system.files import load_or_make_secret
 from atomstream.system.log_privacy import get_logger
 
 if TYPE_CHECKING:
-    from atomstream.server.ports.patient_announcer import PatientAnnouncer
+    from atomstream.server.ports.deferred_announcer import DeferredAnnouncer
     from atomstream.server.ports.store import Store
     from atomstream.server.postgres.postgres import Postgres
 
@@ -74,7 +74,7 @@ async def open_postgres(
         raise ConfigError(str(error)) from error
     except CatalogueUnavailableError as error:
         raise ConfigError(
-            f"The catalogue {settings.catalogue.text} can't be reached: {postgres.reach.cause}. Check host, port, user "
+            f"The catalogue {settings.catalogue.text} can't be reached: {postgres.reachability.cause}. Check host, port, user "
             "and password, or run: atomstream cluster check"
         ) from error
     return postgres
@@ -117,7 +117,7 @@ async def _open_results(
     signals: ServerSignals,
     measurements: Measurements,
     store: Store | None,
-) -> tuple[ResultsManager, PatientAnnouncer | None]:
+) -> tuple[ResultsManager, DeferredAnnouncer | None]:
     """The results of all streams; with a message bus those that other processes make."""
     most, note = handle_shares(settings).streams, measurements.result_delay.note
     if settings.bus is None:
@@ -125,14 +125,14 @@ async def _open_results(
     # Imported here: a server that analyses itself needs none of it.
     from atomstream.server.cluster import joined_cluster
     from atomstream.server.live.replica_manager import ReplicaManager
-    from atomstream.server.ports.patient_announcer import PatientAnnouncer
+    from atomstream.server.ports.deferred_announcer import DeferredAnnouncer
 
     assert store is not None
     cluster = await stack.enter_async_context(joined_cluster(settings, store))
     results = ReplicaManager(settings, streams, signals, most, note_delay=note)
     results.logs, results.announce = cluster.logs, cluster.placement.announce
     stack.callback(cluster.placement.listen(results.noticed))
-    announcer = PatientAnnouncer(cluster.placement)
+    announcer = DeferredAnnouncer(cluster.placement)
     at_the_end(stack, "announcing chunks", announcer.close)
     return results, announcer
 

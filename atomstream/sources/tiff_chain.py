@@ -2,8 +2,7 @@
 
 Each page has a directory, which states where the next one is. A camera program that ends in the middle of a recording
 leaves a link to a place behind the end of the file, or to bytes that are not a directory. Parsers of TIFF then refuse
-the
-whole file or leave out the rest without an error.
+the whole file or leave out the rest without an error.
 """
 
 from __future__ import annotations

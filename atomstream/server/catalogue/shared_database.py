@@ -14,7 +14,7 @@ from atomstream.server.catalogue.database import Database
 from atomstream.server.catalogue_errors import CatalogueBusyError
 from atomstream.server.postgres.migrate import prepare
 from atomstream.server.postgres.postgres import LOCK_NOT_FREE, LOCK_S, NAMES_LOCK, Postgres, lock_statement
-from atomstream.server.postgres.reach import sql_state
+from atomstream.server.postgres.reachability import sql_state
 from atomstream.server.postgres.schema import DELETED_STREAMS
 
 
@@ -49,25 +49,25 @@ class SharedDatabase(Database):
     @property
     def problem(self) -> str:
         """A sentence while the database can't be reached; empty otherwise."""
-        return self._postgres.reach.problem
+        return self._postgres.reachability.problem
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A session for reading."""
-        with self._postgres.reach.asking():
+        with self._postgres.reachability.asking():
             async with AsyncSession(self._postgres.engine) as session:
                 yield session
 
     @contextmanager
     def reading_in_thread(self) -> Iterator[Connection]:
         """A connection for reading from a thread. Blocks."""
-        with self._postgres.reach.asking(), self._postgres.blocking.connect() as connection:
+        with self._postgres.reachability.asking(), self._postgres.blocking.connect() as connection:
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
         """A session whose changes are committed at the end, or rolled back after an exception."""
-        with self._postgres.reach.asking():
+        with self._postgres.reachability.asking():
             async with (
                 AsyncSession(self._postgres.engine, expire_on_commit=False) as session,
                 session.begin(),

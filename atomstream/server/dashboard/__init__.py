@@ -28,7 +28,7 @@ from atomstream.server.dashboard import (
     sign_in,
     streams,
 )
-from atomstream.server.dashboard.arrivals import ARRIVALS, Arrivals
+from atomstream.server.dashboard.throughput import THROUGHPUT, ThroughputMonitor
 from atomstream.server.dashboard.password_check import PasswordCheck
 from atomstream.server.dashboard.session_store import SessionStore
 from atomstream.server.dashboard.sessions import principal_of_session, refresh_shared_sessions
@@ -68,7 +68,7 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
     app[series.READER] = ColumnReader()
     app[growths.SUMMARIES] = SummaryReader()
     app[overviews.THUMBNAILS] = overviews.Thumbnails()
-    arrivals = app[ARRIVALS] = Arrivals(
+    arrivals = app[THROUGHPUT] = ThroughputMonitor(
         is_alone=context.settings.store is None and not context.documents.is_shared
     )
     sockets = app[SOCKETS] = OpenSockets()

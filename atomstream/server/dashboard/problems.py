@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from atomstream.server.context import ServerContext, context_of
-from atomstream.server.dashboard.arrivals import ARRIVALS
+from atomstream.server.dashboard.throughput import THROUGHPUT
 from atomstream.server.http.access import access
 from atomstream.server.http.gate import principal_of
 from atomstream.server.http.responses import HttpError, json_reply
@@ -42,7 +42,7 @@ async def problems(request: web.Request) -> web.Response:
         server += context.retention.report.over
     free = context.disk.free_bytes()
     marked = {
-        "silent": request.app[ARRIVALS].silent(),
+        "silent": request.app[THROUGHPUT].silent(),
         "analysing": context.results.analysing(),
     }
     seen = {

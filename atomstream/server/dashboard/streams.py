@@ -12,7 +12,7 @@ from aiohttp import web
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
-from atomstream.server.dashboard.arrivals import ARRIVALS
+from atomstream.server.dashboard.throughput import THROUGHPUT
 from atomstream.server.dashboard.problems import stream_problems
 from atomstream.server.http.access import access
 from atomstream.server.http.gate import principal_of
@@ -33,7 +33,7 @@ async def stream_info(request: web.Request) -> web.Response:
     archive, about = await context.streams.archive(data_id), await context.streams.about(data_id)
     stored = await context.readers.facts.run(request, _stored, archive)
     results = await context.results.of(data_id)
-    arrivals, all_projects = request.app[ARRIVALS], principal_of(request).projects is None
+    arrivals, all_projects = request.app[THROUGHPUT], principal_of(request).projects is None
     written = arrivals.bytes_per_s()  # the sum over all streams: it reveals that other streams run
     return json_reply(
         {

@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from atomstream.server.http.access import required_access
-from atomstream.server.http.turnstile import Turnstile
+from atomstream.server.http.loop_rate_limiter import LoopRateLimiter
 from atomstream.server.people.rights import Right
 from atomstream.system.log_privacy import get_logger
 
@@ -160,7 +160,7 @@ class ConnectionGuard:
         self._peers: dict[str, _Peer] = {}
         self._by_handler: dict[Any, Connection] = {}
         self._logged_at = -1e9
-        self._turnstile = Turnstile()
+        self._limiter = LoopRateLimiter()
 
     def serve(self, factory: HandlerFactory, make: ConnectionFactory = Connection) -> None:
         """Make the handler of each connection with ``factory``, and the connection itself with ``make``."""
@@ -233,9 +233,9 @@ class ConnectionGuard:
     def note_requests(self) -> Any:
         """A middleware, the outermost one, that keeps the state of a request's connection.
 
-        Requests on connections that have not shown a key yet pass the turnstile. Uploads do not, because a URL that
-        was signed is as good as a key; its handler lets one with a wrong signature wait by :meth:`pace`. A PUT that
-        needs a key, or of an unknown path, is not a upload.
+        Requests on connections that have not shown a key yet wait for the rate limiter. Uploads do not, because a
+        signed URL is as good as a key; their handler lets an upload with a wrong signature wait by :meth:`pace`. A PUT
+        that needs a key, or of an unknown path, is not an upload.
 
         A request that has not shown a key, such as a login, does not protect its connection: the server may let it
         wait, for its body or after a wrong key.
@@ -249,7 +249,7 @@ class ConnectionGuard:
             try:
                 if not connection.known and not _is_upload(request):
                     connection.move(IDLE)
-                    await self._turnstile.wait()
+                    await self._limiter.wait()
                     connection.move(HALF)
                 reply = await handler(request)
                 connection.known = connection.known or (connection.state == BUSY and reply.status < 400)
@@ -260,8 +260,8 @@ class ConnectionGuard:
         return noted
 
     async def pace(self) -> None:
-        """Wait at the turnstile: for the refusal of a request that did not pass it."""
-        await self._turnstile.wait()
+        """Wait for the rate limiter: for the refusal of a request that did not wait before."""
+        await self._limiter.wait()
 
     def note_allowed(self) -> Any:
         """A middleware, after the check of keys: from now on the connection is not closed for another one."""

@@ -15,7 +15,7 @@ from atomstream.protocol import MAX_NAME_CHARS
 from atomstream.server.http.expectation import invite_body
 from atomstream.server.http.memory_budget import HOLDING
 from atomstream.server.http.responses import HttpError
-from atomstream.server.http.turnstile import Turnstile
+from atomstream.server.http.loop_rate_limiter import LoopRateLimiter
 from atomstream.server.settings import USUAL_JSON_BYTES
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ JSON_RATIO: Final = 24
 """Bytes that a byte of JSON becomes at most when it is decoded: ``[],`` becomes a list of 64 bytes."""
 JSON_DEADLINE_S = 15.0
 """Time limit for a whole JSON body in s. aiohttp itself has none."""
-LONG_JSON: Final = web.AppKey("long_json", Turnstile)
+LONG_JSON: Final = web.AppKey("long_json", LoopRateLimiter)
 """Which bodies of more than ``USUAL_JSON_BYTES`` are decoded: one in each iteration of the event loop, so that many of
 them at once do not add up."""
 

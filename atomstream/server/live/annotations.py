@@ -28,7 +28,7 @@ from atomstream.server.live.annotation_records import (
     check_regions,
     read_entry,
 )
-from atomstream.server.live.event_book import EventBook, EventChanges, as_event, matters
+from atomstream.server.live.event_history import EventHistory, EventChanges, as_event, matters
 from atomstream.server.live.messages import EventMessage, RegionsMessage
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.record_log import RecordLog
@@ -48,7 +48,7 @@ class Annotations:
         self._log = RecordLog(path, file_system=file_system, report=report)
         self.entries: list[AnnotationEntry] = []
         # What the entries amount to, so that an event costs the same however many there are.
-        self.book = EventBook()
+        self.book = EventHistory()
         """The events: what each is, and what it was."""
         self._labels: dict[str, AzimuthChanges] = {}
         self._regions: list[RegionRecord] = []
@@ -118,7 +118,7 @@ class Annotations:
         """Store a correction of version ``version`` of an event; returns what the event is then.
 
         Raises:
-            EventMissingError, EventConflictError, ConfigError: as :meth:`EventBook.correction`; nothing was stored.
+            EventMissingError, EventConflictError, ConfigError: as :meth:`EventHistory.correction`; nothing was stored.
         """
         entry = self.book.correction(event_id, version, changes)
         if entry is not None:

@@ -21,7 +21,7 @@ from atomstream.server.live.annotation_records import (
     RegionsEntry,
 )
 from atomstream.server.live.annotations import event_message
-from atomstream.server.live.event_book import matters
+from atomstream.server.live.event_history import matters
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.replica import Objects, Replica, SharedLogs
 from atomstream.server.live.result_store import REANALYSIS, RUNNING

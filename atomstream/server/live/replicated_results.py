@@ -27,7 +27,7 @@ from atomstream.server.live.annotation_records import (
     SettingEntry,
     check_regions,
 )
-from atomstream.server.live.event_book import EventChanges, EventConflictError, as_event
+from atomstream.server.live.event_history import EventChanges, EventConflictError, as_event
 from atomstream.server.live.replica import Replica, SharedLogs
 from atomstream.server.live.stream_parts import StreamParts, open_parts
 from atomstream.server.live.stream_results import StreamResults

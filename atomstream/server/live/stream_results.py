@@ -30,7 +30,7 @@ from atomstream.server.live.annotation_records import (
 )
 from atomstream.server.live.annotations import AnnotationWriter
 from atomstream.server.live.archive_annotations import Annotated, ArchiveAnnotations
-from atomstream.server.live.event_book import EventChanges
+from atomstream.server.live.event_history import EventChanges
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import EndMessage, EventMessage, MissingMessage, RegionsMessage
 from atomstream.server.live.missing_chunks import LATE, MissingIndices

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from atomstream.errors import ConfigError
 from atomstream.server.catalogue_errors import CatalogueBusyError, CatalogueUnavailableError
 from atomstream.server.postgres.address import PostgresAddress
-from atomstream.server.postgres.reach import Reach, sql_state
+from atomstream.server.postgres.reachability import Reachability, sql_state
 
 CONNECTIONS: Final = 5
 """Connections that each of the two engines keeps; as many more for a short time."""
@@ -48,7 +48,7 @@ class Postgres:
 
     def __init__(self, address: PostgresAddress) -> None:
         self.address = address
-        self.reach = Reach(address.text)
+        self.reachability = Reachability(address.text)
         self.engine = _async_engine(address)
         self.blocking = _engine(address)
 
@@ -62,7 +62,7 @@ class Postgres:
             CatalogueUnavailableError: the database can't be reached. CatalogueBusyError: others have held a lock for
                 long.
         """
-        with self.reach.asking(), self.blocking.begin() as connection:
+        with self.reachability.asking(), self.blocking.begin() as connection:
             try:
                 if lock:
                     connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_S}s'"))
@@ -80,7 +80,7 @@ class Postgres:
         """The message of a command that fails with ``error``."""
         if isinstance(error, CatalogueBusyError):
             return str(error)
-        return f"The catalogue {self.address.text} can't be reached: {self.reach.cause}"
+        return f"The catalogue {self.address.text} can't be reached: {self.reachability.cause}"
 
     async def close(self) -> None:
         """Close all connections."""

@@ -33,7 +33,7 @@ from atomstream.server.live.annotation_records import (
     NewMark,
     RegionRecord,
 )
-from atomstream.server.live.event_book import (
+from atomstream.server.live.event_history import (
     CONTENT,
     EventChanges,
     EventConflictError,

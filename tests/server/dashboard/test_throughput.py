@@ -13,7 +13,7 @@ import pytest
 from atomstream.records import FrameMeta
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import ChunkTimes, CommitResult, UploadClaims
-from atomstream.server.dashboard.arrivals import OVERDUE_S, SILENT_S, Arrivals
+from atomstream.server.dashboard.throughput import OVERDUE_S, SILENT_S, ThroughputMonitor
 from atomstream.server.streams.signals import ChunkStored, Followed, StatusChanged
 from tests.fake_clock import Clock
 from tests.live_server import LiveServer, Serve
@@ -30,9 +30,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def arrivals(clock: Clock) -> Arrivals:
+def arrivals(clock: Clock) -> ThroughputMonitor:
     """The throughput of a server that uses this clock."""
-    return Arrivals(clock, clock)
+    return ThroughputMonitor(clock, clock)
 
 
 def stored(data_id: str, index: int, end_s: float, *, repeated: bool = False) -> ChunkStored:
@@ -44,7 +44,7 @@ def stored(data_id: str, index: int, end_s: float, *, repeated: bool = False) ->
 
 
 async def store_chunks(
-    arrivals: Arrivals, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0
+    arrivals: ThroughputMonitor, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0
 ) -> None:
     """Store ``count`` chunks at the camera's rate, each ``late_by_s`` later than the previous one."""
     for index in range(count):
@@ -52,7 +52,7 @@ async def store_chunks(
         await arrivals.on_chunk_stored(stored(data_id, index, clock.now - 0.5 - index * late_by_s))
 
 
-async def test_the_throughput_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
+async def test_the_throughput_of_a_stream(arrivals: ThroughputMonitor, clock: Clock) -> None:
     """Frames and bytes per second are those between chunks, and a growing delay is reported."""
     await store_chunks(arrivals, clock, "a", 5, late_by_s=0.1)
     clock.now += 3.0
@@ -65,7 +65,7 @@ async def test_the_throughput_of_a_stream(arrivals: Arrivals, clock: Clock) -> N
     assert recent.silent_s == pytest.approx(3.0)
 
 
-async def test_dropped_frames_are_no_delay(arrivals: Arrivals, clock: Clock) -> None:
+async def test_dropped_frames_are_no_delay(arrivals: ThroughputMonitor, clock: Clock) -> None:
     """A chunk in which the camera dropped 60 frames ends 0.5 s after the time of its stored frames."""
     one = stored("a", 0, clock.now)
     ids = tuple(range(120)) + tuple(range(180, 300))
@@ -77,14 +77,14 @@ async def test_dropped_frames_are_no_delay(arrivals: Arrivals, clock: Clock) -> 
     assert recent.late_s == pytest.approx(0.0)
 
 
-async def test_a_repeat_is_not_counted(arrivals: Arrivals, clock: Clock) -> None:
+async def test_a_repeat_is_not_counted(arrivals: ThroughputMonitor, clock: Clock) -> None:
     """A chunk that arrives a second time counts neither for the disk nor for the delay."""
     await arrivals.on_chunk_stored(stored("a", 0, clock.now, repeated=True))
     assert arrivals.throughput("a") is None
     assert arrivals.bytes_per_s() == 0.0
 
 
-async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) -> None:
+async def test_streams_fill_the_disk_together(arrivals: ThroughputMonitor, clock: Clock) -> None:
     """The disk fills at the sum of the rates of all active streams."""
     for index in range(4):
         clock.now += PERIOD_S
@@ -94,7 +94,7 @@ async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) 
 
 
 @pytest.mark.parametrize("status", ["stream_finalizing", "success", "stream_interrupted"])
-async def test_an_ended_stream_is_not_counted(arrivals: Arrivals, clock: Clock, status: Status) -> None:
+async def test_an_ended_stream_is_not_counted(arrivals: ThroughputMonitor, clock: Clock, status: Status) -> None:
     """After its end a stream does not count, even with late chunks, until it is active again."""
     await store_chunks(arrivals, clock, "a", 3)
     await store_chunks(arrivals, clock, "b", 3)
@@ -107,7 +107,7 @@ async def test_an_ended_stream_is_not_counted(arrivals: Arrivals, clock: Clock, 
     assert arrivals.bytes_per_s() > NBYTES / PERIOD_S
 
 
-async def test_a_silent_stream_is_not_counted(arrivals: Arrivals, clock: Clock) -> None:
+async def test_a_silent_stream_is_not_counted(arrivals: ThroughputMonitor, clock: Clock) -> None:
     """A client that disappeared without an end is counted for half a minute at most."""
     await store_chunks(arrivals, clock, "a", 3)
     clock.now += SILENT_S - 1.0
@@ -148,7 +148,7 @@ async def test_the_forecast_ends_with_the_stream(client: WireClient) -> None:
     assert info["disk_full_in_s"] is None
 
 
-async def test_which_streams_are_silent(arrivals: Arrivals, clock: Clock) -> None:
+async def test_which_streams_are_silent(arrivals: ThroughputMonitor, clock: Clock) -> None:
     """A stream is silent when its next chunk is overdue, until one arrives; one that ended is not."""
     await store_chunks(arrivals, clock, "a", 3)
     clock.now += OVERDUE_S
@@ -165,7 +165,7 @@ async def test_which_streams_are_silent(arrivals: Arrivals, clock: Clock) -> Non
 
 async def test_deliveries_of_other_processes_are_not_counted(clock: Clock) -> None:
     """Where other servers store chunks too, no stream is called silent, and a part of its chunks gives no rate."""
-    arrivals = Arrivals(clock, clock, is_alone=False)
+    arrivals = ThroughputMonitor(clock, clock, is_alone=False)
     await store_chunks(arrivals, clock, "a", 3)
     assert arrivals.throughput("a") is not None
     clock.now += 60.0
@@ -176,11 +176,11 @@ async def test_deliveries_of_other_processes_are_not_counted(clock: Clock) -> No
     assert arrivals.throughput("a") is None
 
 
-def a_minute_later(server: LiveServer) -> Arrivals:
+def a_minute_later(server: LiveServer) -> ThroughputMonitor:
     """Put the clock of a running server's throughput forward by a minute; returns the throughput."""
     listeners: list[Any] = server.context.signals.chunk_stored._listeners
     (found,) = {
-        one for one in (getattr(each, "__self__", None) for each in listeners) if isinstance(one, Arrivals)
+        one for one in (getattr(each, "__self__", None) for each in listeners) if isinstance(one, ThroughputMonitor)
     }
     found._monotonic = lambda: time.monotonic() + 60.0
     return found

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from atomstream.server.http.turnstile import Turnstile
+from atomstream.server.http.loop_rate_limiter import LoopRateLimiter
 from tests.live_server import Serve
 from tests.wire_client import (
     WireClient,
@@ -421,16 +421,16 @@ async def test_a_nested_value_ends_the_decoding(serve: Serve) -> None:
 
 async def test_long_json_is_decoded_one_body_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body of more than 64 KiB waits for its turn; all other requests do not wait for it."""
-    stile = Turnstile(0)  # nobody passes
-    monkeypatch.setattr("atomstream.server.app.Turnstile", lambda per_turn: stile if per_turn == 1 else None)
+    limiter = LoopRateLimiter(0)  # nobody passes
+    monkeypatch.setattr("atomstream.server.app.LoopRateLimiter", lambda per_iteration: limiter if per_iteration == 1 else None)
     async with WireClient(await serve()) as client:
         data_id = await client.create()
         ids = {"data_ids": [data_id] * 5000, "tag_ids": []}
         long = asyncio.create_task(client.ask("POST", "/tags/data-items/", ids))
-        while not len(stile):
+        while not len(limiter):
             await asyncio.sleep(0)
         assert (await client.ask("POST", "/tags/", {"name": "a"}))[0] == 200
         assert not long.done()
-        stile._per_turn = 1
-        stile._next_turn()
+        limiter._per_iteration = 1
+        limiter._next_turn()
         assert (await long)[0] == 200

@@ -177,7 +177,7 @@ async def test_invalid_regions_are_refused(serve: Serve) -> None:
 @pytest.mark.slow
 async def test_too_many_events_are_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream has a limited number of events; a repeat of a stored one is answered as before."""
-    monkeypatch.setattr("atomstream.server.live.event_book.MAX_EVENTS", 1)
+    monkeypatch.setattr("atomstream.server.live.event_history.MAX_EVENTS", 1)
     async with WireClient(await serve()) as client:
         path = f"/rheed/stream/{await client.create()}/events"
         body = {"label": "a", "id": "00000000-0000-4000-8000-000000000000"}

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from atomstream.server.live.annotation_records import NewMark
-from atomstream.server.live.event_book import EventChanges, EventConflictError
+from atomstream.server.live.event_history import EventChanges, EventConflictError
 from atomstream.server.live.messages import EventMessage
 from tests.live_helpers import growth
 from tests.server.live.cluster_parts import cluster_parts, records, until

@@ -182,11 +182,11 @@ def test_what_was_asked_a_moment_ago_fails_at_once(stack: ExitStack) -> None:
     """After a failure no connection is tried for a second: each may take seconds."""
     postgres = connected(PostgresAddress.parse("postgresql://me@127.0.0.1:1/none", {}), stack)
     now = [0.0]
-    postgres.reach._clock = lambda: now[0]
+    postgres.reachability._clock = lambda: now[0]
     tried: list[float] = []
 
     def fail(at: float) -> None:
-        with postgres.reach.asking():
+        with postgres.reachability.asking():
             tried.append(at)
             raise TimeoutError from asyncio.CancelledError()
 
@@ -195,12 +195,12 @@ def test_what_was_asked_a_moment_ago_fails_at_once(stack: ExitStack) -> None:
         with pytest.raises(CatalogueUnavailableError):
             fail(at)
     assert tried == [0.0, 1.1]
-    assert "for 1 s" in postgres.reach.problem
-    assert postgres.reach.cause == "it does not answer in time"
+    assert "for 1 s" in postgres.reachability.problem
+    assert postgres.reachability.cause == "it does not answer in time"
     now[0] = 2.2
-    with postgres.reach.asking():
+    with postgres.reachability.asking():
         pass
-    assert postgres.reach.problem == ""
+    assert postgres.reachability.problem == ""
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_wrong_database_is_named(postgres_server: PostgreSQL, stack: ExitStack
     postgres = connected(address, stack)
     with pytest.raises(CatalogueUnavailableError):
         prepare(postgres)
-    assert postgres.reach.cause == 'database "missing" does not exist'
+    assert postgres.reachability.cause == 'database "missing" does not exist'
 
 
 def test_several_first_starts_make_the_tables_once(postgres_server: PostgreSQL, stack: ExitStack) -> None:
@@ -299,12 +299,12 @@ async def test_a_connection_with_tls(tmp_path: Path) -> None:
         async with opened(PostgresAddress.parse(f"{engine.url}?sslmode=verify-full", {})) as postgres:
             with pytest.raises(CatalogueUnavailableError):
                 await asyncio.to_thread(prepare, postgres)
-            assert "certificate verify failed" in postgres.reach.cause
+            assert "certificate verify failed" in postgres.reachability.cause
         other_name = trusted.text.replace("127.0.0.1", "localhost") + f"?sslrootcert={authority}"
         async with opened(PostgresAddress.parse(other_name, {})) as postgres:
             with pytest.raises(CatalogueUnavailableError):
                 await asyncio.to_thread(prepare, postgres)
-            assert "localhost" in postgres.reach.cause
+            assert "localhost" in postgres.reachability.cause
 
 
 def test_a_lock_that_is_held_for_long_is_no_lost_connection(
@@ -326,7 +326,7 @@ def test_a_lock_that_is_held_for_long_is_no_lost_connection(
         with pytest.raises(CatalogueBusyError, match="Another server"):
             TableDocuments(there).write("keys.json", b"{}")
     assert there.describe(refused.value) == str(refused.value)
-    assert there.reach.problem == ""
+    assert there.reachability.problem == ""
     TableDocuments(there).write("keys.json", b"{}")
 
 

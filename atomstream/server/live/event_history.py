@@ -73,7 +73,7 @@ def content_of(state: EventState) -> tuple[object, ...]:
     return tuple(getattr(state, name) for name in CONTENT)
 
 
-class EventBook:
+class EventHistory:
     """The events, in the order in which they were set. Written by one thread at a time, read by any."""
 
     def __init__(self) -> None:

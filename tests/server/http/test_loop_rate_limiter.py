@@ -10,17 +10,17 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from atomstream.server.http.turnstile import PER_TURN, Turnstile
+from atomstream.server.http.loop_rate_limiter import PER_ITERATION, LoopRateLimiter
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
 
 
 async def test_each_turn_passes_a_fixed_number() -> None:
     """In the order of the calls; a cancelled call leaves its place to the next one."""
-    stile, passed = Turnstile(3), list[int]()
+    limiter, passed = LoopRateLimiter(3), list[int]()
 
     async def one(number: int) -> None:
-        await stile.wait()
+        await limiter.wait()
         passed.append(number)
 
     tasks = [asyncio.create_task(one(number)) for number in range(12)]
@@ -35,15 +35,15 @@ async def test_each_turn_passes_a_fixed_number() -> None:
     assert max(later - now for now, later in pairwise(seen)) <= 3
     for _ in range(3):
         await asyncio.sleep(0)
-    await asyncio.wait_for(stile.wait(), 60)  # at once again
-    assert len(stile) == 0
+    await asyncio.wait_for(limiter.wait(), 60)  # at once again
+    assert len(limiter) == 0
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def turnstile_of(server: LiveServer) -> Turnstile:
+def limiter_of(server: LiveServer) -> LoopRateLimiter:
     """The one of a running server."""
     assert server.running is not None
-    return server.running.connections._turnstile
+    return server.running.connections._limiter
 
 
 async def test_an_authenticated_client_does_not_wait(serve: Serve) -> None:
@@ -51,33 +51,33 @@ async def test_an_authenticated_client_does_not_wait(serve: Serve) -> None:
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
-        stile = turnstile_of(server)
-        stile._per_turn = stile._left = 0  # nobody passes
+        limiter = limiter_of(server)
+        limiter._per_iteration = limiter._left = 0  # nobody passes
         async with WireClient(server) as stranger:
             asked = asyncio.create_task(stranger.ask("GET", "/health"))
-            while not len(stile):
+            while not len(limiter):
                 await asyncio.sleep(0)
             assert (await client.send(data_id, 0, make_frames(4)))[0] == 200
-            assert len(stile) == 1
-            stile._per_turn = 4
-            stile._next_turn()
+            assert len(limiter) == 1
+            limiter._per_iteration = 4
+            limiter._next_turn()
             assert (await asked)[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/anything", "/rheed/stream/no/calibration"])
 async def test_only_an_upload_is_let_past(serve: Serve, path: str) -> None:
-    """A PUT to another path waits like any request without a key: its refusals are not a way past the turnstile."""
+    """A PUT to another path waits like any request without a key: its refusals are not a way past the rate limit."""
     server = await serve()
-    stile = turnstile_of(server)
-    stile._per_turn = stile._left = 0  # nobody passes
+    limiter = limiter_of(server)
+    limiter._per_iteration = limiter._left = 0  # nobody passes
     async with aiohttp.ClientSession() as session:
         asked = asyncio.create_task(session.put(f"{server.url}{path}", headers={"X-API-Key": "wrong"}))
         done: set[asyncio.Task[aiohttp.ClientResponse]] = set()
-        while not len(stile) and not done:
+        while not len(limiter) and not done:
             done, _ = await asyncio.wait([asked], timeout=0.01)
-        assert len(stile) == 1
-        stile._per_turn = 4
-        stile._next_turn()
+        assert len(limiter) == 1
+        limiter._per_iteration = 4
+        limiter._next_turn()
         assert (await asked).status in (401, 404)
 
 
@@ -97,7 +97,7 @@ async def test_each_turn_accepts_a_fixed_number(serve: Serve) -> None:
             now = len(guard)
             await asyncio.sleep(0)
             steps.append(len(guard) - now)
-        assert max(steps) <= 2 * PER_TURN  # a connection is made one iteration after it is accepted
+        assert max(steps) <= 2 * PER_ITERATION  # a connection is made one iteration after it is accepted
     finally:
         for one in sockets:
             one.close()

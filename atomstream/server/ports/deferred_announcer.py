@@ -19,13 +19,13 @@ from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 
-PATIENCE_S: Final = 1.0
+WAIT_S: Final = 1.0
 """Longest time that an upload waits for its notice to be delivered."""
-AGAIN_S: Final = 0.5
+RETRY_S: Final = 0.5
 """Time between two tries."""
 
 
-class PatientAnnouncer:
+class DeferredAnnouncer:
     """Delivers notices by ``placement``. Used in one event loop."""
 
     def __init__(self, placement: Placement) -> None:
@@ -45,7 +45,7 @@ class PatientAnnouncer:
             return
         if not self._waiting:
             with suppress(BusUnavailableError, TimeoutError):
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(WAIT_S):
                     await self._placement.announce(notice)
                 return
             log.warning(
@@ -65,7 +65,7 @@ class PatientAnnouncer:
                     for notice in _notices(data_id, indices):
                         await self._placement.announce(notice)
                 except BusUnavailableError:
-                    await asyncio.sleep(AGAIN_S)
+                    await asyncio.sleep(RETRY_S)
                     continue
                 if self._waiting[data_id] == indices:
                     del self._waiting[data_id]

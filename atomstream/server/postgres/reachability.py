@@ -68,7 +68,7 @@ def _described(error: BaseException) -> str:
     return str(last).strip() or type(last).__name__
 
 
-class Reach:
+class Reachability:
     """Whether the database answers. Used by all threads. ``clock`` is monotonic, in s."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:

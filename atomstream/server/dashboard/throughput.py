@@ -55,7 +55,7 @@ class Throughput:
     clock_uncertainty_ms: float | None
 
 
-class Arrivals:
+class ThroughputMonitor:
     """Records stored chunks since the server's start and computes each stream's throughput.
 
     ``is_alone`` is False if other servers receive chunks of the same streams. This one receives only some of them.
@@ -151,4 +151,4 @@ class Arrivals:
         )
 
 
-ARRIVALS = web.AppKey("dashboard_arrivals", Arrivals)
+THROUGHPUT = web.AppKey("dashboard_throughput", ThroughputMonitor)

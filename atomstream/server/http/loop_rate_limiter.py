@@ -12,17 +12,18 @@ from collections import deque
 from contextlib import suppress
 from typing import Final
 
-PER_TURN: Final = 4
+PER_ITERATION: Final = 4
 """Number of requests without a key that begin, and of connections that are accepted, in one iteration of the event
 loop."""
 
 
-class Turnstile:
-    """Lets ``per_turn`` callers pass in each iteration of the event loop, in the order of their calls."""
+class LoopRateLimiter:
+    """A rate limiter: ``per_iteration`` callers pass in each iteration of the event loop, in the order of their
+    calls."""
 
-    def __init__(self, per_turn: int = PER_TURN) -> None:
-        self._per_turn = per_turn
-        self._left = per_turn
+    def __init__(self, per_iteration: int = PER_ITERATION) -> None:
+        self._per_iteration = per_iteration
+        self._left = per_iteration
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._turn: asyncio.Handle | None = None
 
@@ -48,11 +49,11 @@ class Turnstile:
             raise
 
     def _next_turn(self) -> None:
-        self._turn, self._left = None, self._per_turn
+        self._turn, self._left = None, self._per_iteration
         while self._left and self._waiting:
             passed = self._waiting.popleft()
             if not passed.done():
                 passed.set_result(None)
                 self._left -= 1
-        if self._left < self._per_turn:
+        if self._left < self._per_iteration:
             self._turn = asyncio.get_running_loop().call_soon(self._next_turn)

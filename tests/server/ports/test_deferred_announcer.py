@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from atomstream.server.ports.patient_announcer import PatientAnnouncer
+from atomstream.server.ports.deferred_announcer import DeferredAnnouncer
 from atomstream.server.ports.placement import Handler, Lost, Notice
 from atomstream.server.ports.stream_log import BusUnavailableError
 
@@ -48,15 +48,15 @@ def chunk(data_id: str, index: int) -> Notice:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atomstream.server.ports.patient_announcer.AGAIN_S", 0.001)
-    monkeypatch.setattr("atomstream.server.ports.patient_announcer.PATIENCE_S", 0.01)
+    monkeypatch.setattr("atomstream.server.ports.deferred_announcer.RETRY_S", 0.001)
+    monkeypatch.setattr("atomstream.server.ports.deferred_announcer.WAIT_S", 0.01)
 
 
 @pytest.mark.parametrize("how", ["unreachable", "frozen"])
 async def test_chunks_are_announced_later(how: str) -> None:
     """Each upload goes on; then the first and the last chunk of each stream are announced, in the order of streams."""
     bus = Bus()
-    announcer = PatientAnnouncer(bus)
+    announcer = DeferredAnnouncer(bus)
     await announcer.announce(chunk("a", 0))
     assert bus.delivered == [("a", "chunk", 0)]
     setattr(bus, how, True)
@@ -78,7 +78,7 @@ async def test_other_notices_are_errors() -> None:
     """The end of a stream is not announced again by itself: the caller gets an error, and can repeat it."""
     bus = Bus()
     bus.unreachable = True
-    announcer = PatientAnnouncer(bus)
+    announcer = DeferredAnnouncer(bus)
     with pytest.raises(BusUnavailableError):
         await announcer.announce(Notice(data_id="a", kind="end"))
     await announcer.announce(chunk("a", 1))

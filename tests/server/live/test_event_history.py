@@ -16,8 +16,8 @@ from atomstream.server.live.annotation_records import (
     TimedEvent,
 )
 from atomstream.server.live.annotations import Annotations
-from atomstream.server.live.event_book import (
-    EventBook,
+from atomstream.server.live.event_history import (
+    EventHistory,
     EventChanges,
     EventConflictError,
     EventMissingError,
@@ -60,7 +60,7 @@ def test_a_correction_and_its_history_survive_a_restart(tmp_path: Path) -> None:
 
 def test_the_second_correction_of_a_version_is_refused() -> None:
     """The refusal has the present content of the event; a repeat of the first correction is not a conflict."""
-    book = EventBook()
+    book = EventHistory()
     book.note(FIRST)
     first = book.correction("a", 1, EventChanges(label="by one"))
     second = book.correction("a", 1, EventChanges(label="by another"))
@@ -82,7 +82,7 @@ def test_the_second_correction_of_a_version_is_refused() -> None:
 def test_an_analyzer_receives_only_kinds_it_accepts() -> None:
     """A change of a note to a kind that it does not accept is not sent to it; the deletion names the note as it was
     sent."""
-    book = EventBook()
+    book = EventHistory()
     book.note(FIRST)
     for changes in (EventChanges(label="x"), EventChanges(kind="temperature"), EventChanges(deleted=True)):
         entry = book.correction("a", len(book.history("a")), changes)
@@ -95,7 +95,7 @@ def test_an_analyzer_receives_only_kinds_it_accepts() -> None:
 
 def test_a_deleted_event_comes_back() -> None:
     """A restored event has its earlier content and place in the list; an analyzer gets it as a new one."""
-    book = EventBook()
+    book = EventHistory()
     book.note(FIRST)
     for deleted in (True, False):
         entry = book.correction("a", len(book.history("a")), EventChanges(deleted=deleted))
@@ -107,8 +107,8 @@ def test_a_deleted_event_comes_back() -> None:
 
 def test_too_many_corrections_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log of a stream does not grow without a limit."""
-    monkeypatch.setattr("atomstream.server.live.event_book.MAX_CHANGES", 0)
-    book = EventBook()
+    monkeypatch.setattr("atomstream.server.live.event_history.MAX_CHANGES", 0)
+    book = EventHistory()
     book.note(FIRST)
     with pytest.raises(ConfigError, match="corrections"):
         book.correction("a", 1, EventChanges(label="x"))
