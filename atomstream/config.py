@@ -187,7 +187,7 @@ def pinned_certificate(endpoint: str) -> bytes | None:
         return None
     raise ConfigError(
         f"ATOMSTREAM_TLS_FINGERPRINT is set, but the endpoint {endpoint} is not an https URL: key and frames would be "
-        "sent in clear. Write https://, or remove the variable."
+        "sent unencrypted. Write https://, or remove the variable."
     )
 
 

@@ -77,7 +77,7 @@ class Grabber:
         self._clock = clock
         self._utc_s = utc_s
         self._stopped = threading.Event()
-        self._told: dict[str, float] = {}
+        self._reported_at: dict[str, float] = {}
         self._unreported: dict[str, int] = {}
         self._numbers = FrameNumbers(0, 0, None)
         self._device_clock = DeviceClock()
@@ -179,8 +179,8 @@ class Grabber:
     def _report_once(self, kind: str, count: int, what: str, why: str) -> None:
         self._unreported[kind] = self._unreported.get(kind, 0) + count
         now = self._clock()
-        if now - self._told.get(kind, -NOTIFY_S) >= NOTIFY_S:
-            self._told[kind] = now
+        if now - self._reported_at.get(kind, -NOTIFY_S) >= NOTIFY_S:
+            self._reported_at[kind] = now
             self._notify(f"{self._camera.name}: {what}: {self._unreported.pop(kind)} ({why})")
 
     def _check_silence(self) -> None:

@@ -61,7 +61,7 @@ def _spawn() -> subprocess.Popen[str]:
 
 def _start_up(child: subprocess.Popen[str], settings: dict[str, object]) -> str:
     if child.stdin is None or child.stdout is None:
-        raise AssertionError("the child has pipes")
+        raise AssertionError("the child was started without pipes")
     with suppress(BrokenPipeError):
         child.stdin.write(json.dumps(settings) + "\n")
         child.stdin.flush()

@@ -30,7 +30,7 @@ class CameraLock:
         self._lock = FileLock(self._path, thread_local=False, mode=FILE_MODE)
 
     def acquire(self) -> None:
-        """Lock.
+        """Acquire the lock of the camera.
 
         Raises:
             CameraError: another recorder has the camera, or the lock can't be made.

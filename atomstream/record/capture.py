@@ -116,7 +116,7 @@ class Capture:
 
     @property
     def newest(self) -> CameraFrame | None:
-        """The newest frame, changed as all are; None before the first."""
+        """The newest frame, after the changes of the plan; None before the first."""
         return self._newest
 
     @property

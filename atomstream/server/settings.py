@@ -207,7 +207,7 @@ class ServerSettings:
             raise ConfigError("Give either tls='self-signed', or the files tls_cert and tls_key.")
 
     def check_network(self) -> None:
-        """Refuse to send keys and frames in clear beyond this computer, unless that was allowed.
+        """Refuse to send keys and frames unencrypted beyond this computer, unless that was allowed.
 
         Raises:
             ConfigError: ``host`` is not a loopback address, and there is neither TLS nor ``insecure_network``.

@@ -185,7 +185,7 @@ def test_what_does_not_exist(client: Client, server: ThreadedServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"keywords": 5}, "keywords is 5"),
         ({"data_ids": [5]}, r"data_ids is \[5\]"),
@@ -198,10 +198,10 @@ def test_what_does_not_exist(client: Client, server: ThreadedServer) -> None:
         ({"kind": "rheed"}, "frames, signals, all"),
     ],
 )
-async def test_wrong_conditions(arguments: dict[str, Any], said: str) -> None:
+async def test_wrong_conditions(arguments: dict[str, Any], message: str) -> None:
     """A condition of another type is an error before anything is sent; it never finds nothing, or everything."""
     async with AsyncClient("key", "http://127.0.0.1:1") as client:
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             await client.search(**arguments)
 
 

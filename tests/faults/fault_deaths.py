@@ -26,8 +26,8 @@ def killed_client(rig: Rig, tries: int, draw: Random) -> Tally:
         durable, hung = bool(k % 2), bool(k // 2 % 2)
         steps = _one_life(rig, film, spool, draw, durable, hung)
         for _ in range(k // 4 % 2 if steps.data_id and rig.syncs else 0):
-            rig_told = _one_life(rig, film, spool, draw, durable, hung, steps.data_id)
-            steps.lines += rig_told.lines
+            second_life = _one_life(rig, film, spool, draw, durable, hung, steps.data_id)
+            steps.lines += second_life.lines
         after_death(rig, spool, steps, film, tally, durable=durable)
     return tally
 

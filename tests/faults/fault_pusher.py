@@ -61,59 +61,59 @@ class LineWriter:
         os.write(1, line)
 
 
-def push_all(streamer: RHEEDStreamer, data_id: str, orders: Orders, teller: LineWriter) -> None:
+def push_all(streamer: RHEEDStreamer, data_id: str, orders: Orders, writer: LineWriter) -> None:
     film = Film(**orders.film)
     for index in range(orders.first, orders.first + orders.count):
         if index == orders.pause_at:
-            teller.write_line("paused", index)
+            writer.write_line("paused", index)
             sys.stdin.readline()
         if index == orders.fork_at:
-            fork(streamer, data_id, film, teller)
+            fork(streamer, data_id, film, writer)
         if index == orders.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         frames = film.chunk(index)
-        teller.write_line("pushing", index)
+        writer.write_line("pushing", index)
         for _ in range(1 + orders.repeat):
             streamer.push(data_id, index, frames)
-        teller.write_line("accepted", index)
+        writer.write_line("accepted", index)
 
 
-def fork(streamer: RHEEDStreamer, data_id: str, film: Film, teller: LineWriter) -> None:
+def fork(streamer: RHEEDStreamer, data_id: str, film: Film, writer: LineWriter) -> None:
     """Fork a child that tries to use its parent's streamer, and exits."""
     child = os.fork()
     if child:
-        teller.write_line("child_left_with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        writer.write_line("child_left_with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         return
     try:
         streamer.push(data_id, 0, film.chunk(0))
     except AtomstreamError as error:
-        teller.write_line("child_got", type(error).__name__)
+        writer.write_line("child_got", type(error).__name__)
     sys.exit(0)
 
 
-def end_close(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
+def end_close(streamer: RHEEDStreamer, data_id: str, writer: LineWriter) -> None:
     streamer.close()
 
 
-def end_finalize(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
-    teller.write_line("report", json.dumps(streamer.finalize(data_id, 60.0)))
+def end_finalize(streamer: RHEEDStreamer, data_id: str, writer: LineWriter) -> None:
+    writer.write_line("report", json.dumps(streamer.finalize(data_id, 60.0)))
     streamer.close()
 
 
-def end_exit(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
+def end_exit(streamer: RHEEDStreamer, data_id: str, writer: LineWriter) -> None:
     """Exit without close()."""
 
 
-def end_hold(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
+def end_hold(streamer: RHEEDStreamer, data_id: str, writer: LineWriter) -> None:
     """Wait until this process is killed."""
-    teller.write_line("held", 0)
+    writer.write_line("held", 0)
     while True:
         time.sleep(0.1)
 
 
-def end_flush(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
+def end_flush(streamer: RHEEDStreamer, data_id: str, writer: LineWriter) -> None:
     streamer.flush(data_id)
-    teller.write_line("flushed", 0)
+    writer.write_line("flushed", 0)
     streamer.close()
 
 
@@ -131,8 +131,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     shorten()
     orders = Orders(**json.loads(sys.argv[1]))
-    teller = LineWriter(orders.side)
-    teller.write_line("pid", os.getpid())
+    writer = LineWriter(orders.side)
+    writer.write_line("pid", os.getpid())
     warnings.simplefilter("ignore", UserWarning)
     settings = {"spool_min_free_bytes": 0, "clock_sync": False, **orders.settings}
     streamer = RHEEDStreamer(orders.key, orders.url, 1, orders.spool, **settings)
@@ -142,9 +142,9 @@ def main() -> None:
         data_id = orders.data_id or streamer.spool_status()["streams"][0]["data_id"]
         resumed = streamer.resume(data_id)
         orders.first = 0 if orders.from_start else resumed
-    teller.write_line("stream", data_id)
-    push_all(streamer, data_id, orders, teller)
-    ENDS[orders.end](streamer, data_id, teller)
+    writer.write_line("stream", data_id)
+    push_all(streamer, data_id, orders, writer)
+    ENDS[orders.end](streamer, data_id, writer)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from atomstream.shard.checksum import Crc32c
 
 
 def crc_of(part: bytes) -> Crc32c:
-    """Computed by google_crc32c."""
+    """The CRC-32C of a part, computed by google_crc32c."""
     return Crc32c(google_crc32c.value(part), len(part))
 
 

@@ -50,7 +50,7 @@ async def server(serve: Serve) -> LiveServer:
 
 @pytest.fixture
 async def line(server: LiveServer) -> AsyncIterator[Proxy]:
-    """The way to ``server``, interrupted at first."""
+    """A proxy in front of ``server`` that refuses connections at first."""
     async with proxied(server.url) as proxy:
         await proxy.refuse()
         yield proxy

@@ -49,8 +49,8 @@ class SharedIndex(ChunkIndex):
         return super()._extrapolated_origin(chunks) if described is None else described
 
     def _find_chunks(self) -> set[int]:
-        # Not those of the folder while the store is unreachable: it has only some of the shards, and the others would
-        # count as missing for as long as the archive is open.
+        # While the store is unreachable, do not use the shards of the folder alone: it has only some of them, and the
+        # others would count as missing for as long as the archive is open.
         return set(self._shared.listing().chunks)
 
     def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkTimes]]:

@@ -35,7 +35,7 @@ REPLY_S: Final = 10.0
 MAX_REPLY: Final = 1 << 20
 METADATA_S: Final = 3600.0
 """How long metadata and keys of the provider are used without asking again."""
-KEYS_AGAIN_S: Final = 30.0
+KEYS_RETRY_S: Final = 30.0
 """Shortest time between two requests of its keys because a token has an unknown one."""
 MAX_TIME_S: Final = 1e11
 """Latest Unix time of a token in s; it is in the year 5138."""
@@ -148,7 +148,7 @@ class OidcProvider:
                 token = jwt.decode(id_token, keys, algorithms=list(ALGORITHMS))
             except (JoseError, ValueError, TypeError, KeyError) as error:
                 # The provider may have changed its keys since they were read.
-                if again or self._clock() - self._keys_at < KEYS_AGAIN_S:
+                if again or self._clock() - self._keys_at < KEYS_RETRY_S:
                     log.warning("the ID token of a sign-in is not valid: %s", type(error).__name__)
                     raise OidcError(
                         401, "The provider's ID token has no valid signature. Nobody was signed in."

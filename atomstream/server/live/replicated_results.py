@@ -37,7 +37,7 @@ from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
-AGAIN_S: Final = 1.0
+RETRY_S: Final = 1.0
 """Time until a notice that the bus did not take is announced again."""
 
 Announce = Callable[[Notice], Coroutine[Any, Any, None]]
@@ -234,4 +234,4 @@ async def announce_again(announce: Announce, notice: Notice) -> None:
             return
         except BusUnavailableError as error:
             log_unavailable(log, error)
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_S)

@@ -182,7 +182,7 @@ class WorkerProcess:
         self, process: asyncio.subprocess.Process, job: AnyJob, on_batch: OnBatch | None
     ) -> DoneReply | ErrorReply:
         if process.stdin is None or process.stdout is None:
-            raise AssertionError("the worker has pipes")
+            raise AssertionError("the worker was started without pipes")
         try:
             process.stdin.write(worker_messages.pack(job))
             await process.stdin.drain()
@@ -232,7 +232,7 @@ async def _spawned(command: tuple[str, ...], environment: dict[str, str]) -> asy
 async def _why_not_ready(process: asyncio.subprocess.Process) -> str:
     """Wait until the worker is ready; return why it is not, empty if it is."""
     if process.stdout is None:
-        raise AssertionError("the worker has pipes")
+        raise AssertionError("the worker was started without pipes")
     try:
         async with asyncio.timeout(START_S):
             reply: Reply = await worker_messages.receive(process.stdout)

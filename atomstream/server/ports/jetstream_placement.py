@@ -33,7 +33,7 @@ _MOST_WAITING: Final = 1000
 """Notices of a partition that are not done. Of more, the rest waits in the queue."""
 _BEAT_S: Final = 1.0
 _IDLE_PULL_S: Final = 5.0
-_AGAIN_S: Final = 0.5
+_RETRY_S: Final = 0.5
 _decode: Final = msgspec.msgpack.Decoder(Notice)
 
 
@@ -110,7 +110,7 @@ class JetStreamPlacement:
                     break
                 except BusUnavailableError as error:
                     log.warning("%s", error)
-                    await asyncio.sleep(_AGAIN_S)
+                    await asyncio.sleep(_RETRY_S)
 
     # -- the share of this process -----------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ class _Partition:
             await handler(notice)
         except Exception as error:
             log_failure(log, error, "stream %s: a notice is delivered again", notice.data_id)
-            self._answer(message, b'-NAK {"delay": %d}' % int(_AGAIN_S * 1e9))
+            self._answer(message, b'-NAK {"delay": %d}' % int(_RETRY_S * 1e9))
         else:
             self._answer(message, b"+ACK")
 

@@ -10,7 +10,7 @@ from atomstream.server.ports.placement import Handler, Lost, Notice
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
-_AGAIN_S: Final = 0.2
+_RETRY_S: Final = 0.2
 
 
 class LocalPlacement:
@@ -39,7 +39,7 @@ class LocalPlacement:
                 await handler(notice)
             except Exception as error:
                 log.warning("stream %s: a notice is delivered again: %s", notice.data_id, error)
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(_RETRY_S)
             else:
                 return
 

@@ -50,14 +50,14 @@ class FolderFacts:
     async def _facts_of(self, data_id: str, now: float, why_busy: WhyBusy) -> StreamFacts:
         archive, about = await self._streams.archive(data_id), await self._streams.about(data_id)
         newest_s, nbytes = await asyncio.to_thread(_measure, archive)
-        again = await asyncio.to_thread(archive.is_analysed_again)
+        analysed_again = await asyncio.to_thread(archive.is_analysed_again)
         return facts_of(
             about,
             now,
             newest_s,
             archive.frames_stored(),
             nbytes,
-            why_busy(about, again) if nbytes else "",
+            why_busy(about, analysed_again) if nbytes else "",
         )
 
 

@@ -243,13 +243,13 @@ class Retention:
         archive = await self._streams.archive(data_id)
         return self._why_not(about, await asyncio.to_thread(archive.is_analysed_again))
 
-    def _why_not(self, about: StreamMetadata, again: bool) -> str:
-        """Why a stream must not be changed; ``again``: an analysis of it runs. Any thread may call it."""
+    def _why_not(self, about: StreamMetadata, analysed_again: bool) -> str:
+        """Why a stream must not be changed; ``analysed_again``: an analysis of it runs. Any thread may call it."""
         if about.status not in ENDED_STATUSES:
             return f"it runs ({about.status})"
         if self._results.is_used(about.data_id, USED_S):
             return "it is being read"
-        return "its analysis has not ended" if again else ""
+        return "its analysis has not ended" if analysed_again else ""
 
     async def _why_unfinished(self, data_id: str) -> str:
         """Why the analysis of an ended stream has not all results yet, empty if it has."""

@@ -57,6 +57,6 @@ class StoreFacts:
             log.info("retention: stream %s is left out: %s", data_id, error)
             return None
         frames = len(listing.chunks) * geometry.chunk_size if geometry is not None else 0
-        again = RUNNING in listing.others or AnalysisNote(shared).any()
-        busy = why_busy(about, again) if listing.chunk_nbytes else ""
+        analysed_again = RUNNING in listing.others or AnalysisNote(shared).any()
+        busy = why_busy(about, analysed_again) if listing.chunk_nbytes else ""
         return facts_of(about, now, newest_s, frames, listing.chunk_nbytes, busy)

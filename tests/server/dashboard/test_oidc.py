@@ -218,7 +218,7 @@ async def test_rotated_keys(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> No
             for _ in range(3):
                 assert (await come_back(session, provider.approve(await begin(session))))[0] == 401
             assert provider.key_requests == 1
-            monkeypatch.setattr("atomstream.server.http.oidc_provider.KEYS_AGAIN_S", 0.0)
+            monkeypatch.setattr("atomstream.server.http.oidc_provider.KEYS_RETRY_S", 0.0)
             assert (await come_back(session, provider.approve(await begin(session))))[0] == 302
             assert provider.key_requests == 2
 

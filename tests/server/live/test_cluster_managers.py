@@ -67,7 +67,7 @@ async def test_an_end_is_announced_once_the_bus_is_there(
     made: ClusterParts, monkeypatch: pytest.MonkeyPatch, status: Status
 ) -> None:
     """A stream without data for long, or one that was finished later: the bus was unreachable just then."""
-    monkeypatch.setattr("atomstream.server.live.replicated_results.AGAIN_S", 0.0)
+    monkeypatch.setattr("atomstream.server.live.replicated_results.RETRY_S", 0.0)
     tries: asyncio.Queue[Notice] = asyncio.Queue()
 
     async def announce(notice: Notice) -> None:

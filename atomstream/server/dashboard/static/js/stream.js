@@ -401,7 +401,7 @@ byId("copy-path").addEventListener("click", () => navigator.clipboard?.writeText
 byId("logout").addEventListener("click", logOut);
 charts.addEventListener("moment", ({ detail: at }) => picture.freeze(at));
 view.addEventListener("change", showRange);
-// Also where the time range stays: the trace of a new region is computed back.
+// Also without a change of the time range: the trace of a new region is computed back to the first frame.
 series.addEventListener("data", () => traces.soon(true));
 regions.addEventListener("change", () => {
   charts.fillChoices(Object.entries(regions.columns).map(([name, column]) => [visible(name), column]));
