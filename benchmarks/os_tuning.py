@@ -49,7 +49,9 @@ def main() -> None:
 
 def _round(plan: Plan, sink: Sink, number: int) -> dict[str, Figures]:
     names = ["", *RUNS]
-    turn = number * 3 % len(names)  # another order in each round, so that no variant always follows the same one
+    turn = (
+        number * 3 % len(names)
+    )  # another order in each round, so that no variant always follows the same one
     return {name: _measure(plan, sink, name) for name in names[turn:] + names[:turn]}
 
 

@@ -117,7 +117,7 @@ async def film(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, sec
     async for frames in apaced(chunks, chamber.fps):
         exposed_s = (
             chamber.now_s - len(frames) / chamber.fps
-        )  # replace by your camera's time of the first frame
+        )  # replace with your camera's time of the first frame
         await streamer.push(data_id, index, frames, began_ms + 1000.0 * exposed_s)
         index += 1
         await chamber.wait_for_results()

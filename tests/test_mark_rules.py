@@ -27,7 +27,7 @@ def test_rules_are_read(text: str, rule: MarkRule) -> None:
 @pytest.mark.parametrize(
     "text", ["", "shutter", "shutter>", "shutter>x -> y", "shutter>1", ">1 -> a", "a=1 -> b"]
 )
-def test_what_is_no_rule_is_named(text: str) -> None:
+def test_an_invalid_rule_is_named(text: str) -> None:
     """The error shows an example."""
     with pytest.raises(ConfigError, match=r'such as shutter>0\.5 -> mark "shutter open"'):
         MarkRule.parse(text)
@@ -36,7 +36,7 @@ def test_what_is_no_rule_is_named(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [" " * 20_000, "a" * 20_000, "a " * 200 + ">", "a>1->" + "b " * 200 + '"', "a>" + "1" * 400]
 )
-def test_a_text_that_is_no_rule_takes_no_time(text: str) -> None:
+def test_an_invalid_rule_takes_no_time(text: str) -> None:
     """The time does not grow with a power of the length: 800 blanks took 15 s, in the server's loop."""
     with pytest.raises(ConfigError, match="rule"):
         MarkRule.parse(text)

@@ -84,7 +84,7 @@ class Template:
         """Handle requests, killed clients and ended workers until standard input closes."""
         while self._running:
             for key, _ in self._ready.select():
-                if self._ready.get_map() and key.fd in self._ready.get_map():  # not removed by the one before
+                if self._ready.get_map() and key.fd in self._ready.get_map():  # may be removed by now
                     key.data(key.fileobj)
 
     def _end(self, _: Any) -> None:

@@ -134,8 +134,7 @@ class CameraFeed:
         return self._delivered
 
     def raise_failure(self) -> None:
-        """Raise the error of the camera or the receiver that ended the feed, once; do nothing if there was none.
-        """
+        """Raise the error of the camera or the receiver that ended the feed, once; do nothing if there was none."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

@@ -13,12 +13,12 @@ from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.context import CONTEXT, ServerContext, visible_in
 from atomstream.server.http.connections import GUARD, ConnectionGuard
 from atomstream.server.http.gate import Gate, require_access
+from atomstream.server.http.loop_rate_limiter import LoopRateLimiter
 from atomstream.server.http.memory_budget import MEMORY, MemoryBudget, bound_memory
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.path_prefix import add_routes
 from atomstream.server.http.requests import LONG_JSON
 from atomstream.server.http.responses import DISK, HttpError, errors_to_replies
-from atomstream.server.http.loop_rate_limiter import LoopRateLimiter
 from atomstream.server.ports.store import StoreError
 from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.server.routes import (

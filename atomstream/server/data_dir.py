@@ -145,7 +145,9 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False, store: str | None 
         make_private(data_dir, _is_own)
         if exposure := exposure_of(data_dir):
             log.warning(
-                "The data folder %s %s. Choose another one, or make it private (chmod 700).", data_dir, exposure
+                "The data folder %s %s. Choose another one, or make it private (chmod 700).",
+                data_dir,
+                exposure,
             )
         for name in _OWN_NAMES - {"streams", "signals", SET_ASIDE}:
             make_file_private(data_dir / name)

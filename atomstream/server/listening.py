@@ -16,10 +16,10 @@ from atomstream.server.closing import at_the_end, cancel_task
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.http.connections import Connection, ConnectionFactory, ConnectionGuard
 from atomstream.server.http.handles import HandleShares, available_handles
+from atomstream.server.http.loop_rate_limiter import PER_ITERATION
 from atomstream.server.http.protocol_log import ProtocolLog
 from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.tls_connections import TlsConnections
-from atomstream.server.http.loop_rate_limiter import PER_ITERATION
 from atomstream.server.settings import ServerSettings
 from atomstream.system.log_privacy import get_logger
 

@@ -74,8 +74,8 @@ async def open_postgres(
         raise ConfigError(str(error)) from error
     except CatalogueUnavailableError as error:
         raise ConfigError(
-            f"The catalogue {settings.catalogue.text} can't be reached: {postgres.reachability.cause}. Check host, port, user "
-            "and password, or run: atomstream cluster check"
+            f"The catalogue {settings.catalogue.text} can't be reached: {postgres.reachability.cause}. "
+            "Check host, port, user and password, or run: atomstream cluster check"
         ) from error
     return postgres
 

@@ -112,7 +112,9 @@ class Spool:
             make_private(root, is_own_name)
             if exposure := exposure_of(root):
                 _log.warning(
-                    "The spool's folder %s %s. Choose another one, or make it private (chmod 700).", root, exposure
+                    "The spool's folder %s %s. Choose another one, or make it private (chmod 700).",
+                    root,
+                    exposure,
                 )
             self._quota = Quota(self._disk, root, max_bytes, min_free_bytes)
         self._recount_unlocked_streams()

@@ -1,5 +1,5 @@
-"""Runs the analysis on a film, as it would run live, and stores its values every half second; one such reading is called
-a "look"."""
+"""Runs the analysis on a film, as it would run live, and stores its values every half second; one such reading is
+called a "look"."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_waiting_for_a_busy_core_is_queued_time() -> None:
 
 
 @QUEUE
-def test_time_of_another_process_is_no_gap() -> None:
+def test_time_of_another_process_is_not_a_gap() -> None:
     """The time in which another process had the core is not counted as a gap."""
     with shared_core():
         _, total = spin(1.0)

@@ -69,8 +69,8 @@ def test_dropped_frames_are_counted_and_reported_once() -> None:
 
 @pytest.mark.parametrize("fps", [None, 10.0])
 def test_counters_that_rise_in_steps(fps: float | None) -> None:
-    """A driver that sends every 4th frame: nothing is missing, except where a step is a longer one; the measured rate is
-    that of the frames.
+    """A driver that sends every 4th frame: nothing is missing, except where a step is a longer one; the measured
+    rate is that of the frames.
     """
     counters = [4, 8, 12, 16, 24, 28, 32]
     steps = [frame(number, 1e6 + 25.0 * number) for number in counters]

@@ -176,7 +176,7 @@ def test_the_command_uses_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("check", [(), ("--check",)])
-def test_a_host_that_is_no_name(tmp_path: Path, check: tuple[str, ...]) -> None:
+def test_a_host_that_is_not_a_name(tmp_path: Path, check: tuple[str, ...]) -> None:
     """A name that the system can't even look up is an error with its setting, at the start and before it."""
     refused = atomstream_here(
         "serve", "--port", "0", "--data", tmp_path, "--insecure-network", "--host", "..", *check

@@ -65,7 +65,7 @@ def test_list_shows_waiting_chunks(left: tuple[ThreadedServer, str], tmp_path: P
     assert row.endswith("open")
 
 
-def test_no_spool_is_no_error(tmp_path: Path) -> None:
+def test_a_missing_spool_is_not_an_error(tmp_path: Path) -> None:
     """Without a spool the list states that no chunk is waiting, and makes no folder."""
     shown = atomstream("list", spool=tmp_path / "none")
     assert shown.returncode == 0
@@ -86,7 +86,8 @@ def test_resume_delivers_and_finalizes(left: tuple[ThreadedServer, str], tmp_pat
 
 
 def test_recordings_without_a_server(serve_in_thread: ServeInThread, tmp_path: Path) -> None:
-    """The list shows no server for them; ``resume`` assigns them to the server that is named, and never guesses one."""
+    """The list shows recordings without a server as such; ``resume`` assigns them to the server that is named, and
+    never guesses one."""
     with RHEEDStreamer(NO_SERVER.api_key, NO_SERVER.endpoint, None, tmp_path, spool_min_free_bytes=0) as made:
         local = made.initialize(2.0, 0.0, 4, "offline")
         made.push(local, 0, frames(0))

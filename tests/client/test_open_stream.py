@@ -131,7 +131,7 @@ def test_frames_are_read_in_whole_chunks(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("stream", ["nothing-here", "", "../x", "a1b2c3d4"])
-def test_what_is_no_stream(stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_stream(stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text that is neither a folder nor an id is an error that names both possibilities."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"neither a folder with a stream .* nor the id"):

@@ -176,7 +176,7 @@ def test_ways_to_write_a_fingerprint(monkeypatch: pytest.MonkeyPatch, text: str)
 
 
 @pytest.mark.parametrize("text", ["ab" * 31, "ab" * 20, "xy" * 32, "yes", "sha1:" + "ab" * 32])
-def test_what_is_no_fingerprint(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_fingerprint(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Anything else is an error, also for a server on this computer."""
     monkeypatch.setenv(VARIABLE, text)
     for endpoint in ("https://lab-pc:8765", "http://127.0.0.1:8765"):

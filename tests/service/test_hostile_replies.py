@@ -336,7 +336,7 @@ async def test_a_host_name_that_cannot_be_encoded_is_a_typed_error(host: str) ->
 
 
 @pytest.mark.parametrize("proxy", [*NO_HOSTS, "http://[::1", "http://127.0.0.1:99999"])
-async def test_a_proxy_that_is_no_address_is_a_typed_error(
+async def test_a_proxy_that_is_not_an_address_is_a_typed_error(
     proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error of a wrong proxy setting names the proxy."""

@@ -71,7 +71,7 @@ def test_options_state_what_is_not_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "hello\n", "a,b\nc,d\n", "just text\n" * 200])
-def test_what_is_no_table(tmp_path: Path, text: str) -> None:
+def test_an_invalid_table(tmp_path: Path, text: str) -> None:
     """An empty log has no rows yet; text is refused and named."""
     if text:
         with pytest.raises(ConfigError, match="is not a table of signals"):

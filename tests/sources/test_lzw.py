@@ -82,7 +82,7 @@ def test_differences_of_neighbours(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(open_source(tmp_path / "a.tif")), FRAMES)
 
 
-def test_a_damaged_strip_is_no_other_kind(tmp_path: Path) -> None:
+def test_a_damaged_strip_is_not_another_kind(tmp_path: Path) -> None:
     """A strip with wrong bytes fits no kind of LZW: the frame is refused, not guessed."""
     write(tmp_path / "a.tif", 2)
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:

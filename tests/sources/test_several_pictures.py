@@ -65,7 +65,7 @@ def test_ome_tiff_without_its_second_file(tmp_path: Path) -> None:
     assert "another file, which is missing" in source.gaps[0].reason
 
 
-def test_an_animation_is_no_frame(tmp_path: Path) -> None:
+def test_an_animation_is_not_a_frame(tmp_path: Path) -> None:
     """An APNG holds several pictures, of which decoders of images give the first alone."""
     image = pytest.importorskip("PIL.Image")
     image.fromarray(GREY[0]).save(tmp_path / "a.png", save_all=True, append_images=[image.fromarray(GREY[1])])

@@ -268,7 +268,7 @@ async def test_no_room_can_be_an_error(service: MemoryService, no_disk: Path) ->
             assert (await streamer.finalize(data_id))["chunks_uploaded"] == 2
 
 
-async def test_a_time_server_that_fails_is_no_failure(
+async def test_a_failed_time_server_fails_nothing_else(
     service: MemoryService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without reference time, chunks have uncorrected times and no clock values; one warning reports it."""

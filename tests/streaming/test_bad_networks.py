@@ -108,7 +108,7 @@ async def test_a_network_that_always_breaks_somewhere(
         await assert_complete(streamer, server, data_id, list(range(6)))
 
 
-async def test_a_slow_network_is_no_failure(
+async def test_a_slow_network_is_not_a_failure(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer
 ) -> None:
     """An uplink that forwards a few hundred bytes at a time is not an error as long as bytes move."""

@@ -179,7 +179,7 @@ async def test_an_outage_fills_the_disk_not_the_memory(serve: Serve, tmp_path: P
     np.testing.assert_array_equal(archive.frames(0, 240), np.concatenate([frames(k) for k in range(60)]))
 
 
-async def test_a_spool_that_can_not_be_made_is_no_end(
+async def test_a_spool_that_can_not_be_made_ends_nothing(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the spool folder can't be made, the stream continues in memory, with a warning (P13)."""

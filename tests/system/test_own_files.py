@@ -62,10 +62,11 @@ def test_everything_new_is_private(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
-def test_what_is_no_file_is_not_opened(
+def test_only_regular_files_are_opened(
     tmp_path: Path, foreign: Path, step: Callable[[Path], object], kind: str
 ) -> None:
-    """A link, a pipe (where an open would wait for ever) or a folder is an OSError, and no target changes."""
+    """A link, a pipe (where an open would wait for ever) or a folder raises OSError, and no target of a link
+    changes."""
     path = tmp_path / "planted"
     make_planted(path, foreign, kind)
     with pytest.raises(OSError, match=r"it is|File exists|directory|No such device"):

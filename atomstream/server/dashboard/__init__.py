@@ -28,10 +28,10 @@ from atomstream.server.dashboard import (
     sign_in,
     streams,
 )
-from atomstream.server.dashboard.throughput import THROUGHPUT, ThroughputMonitor
 from atomstream.server.dashboard.password_check import PasswordCheck
 from atomstream.server.dashboard.session_store import SessionStore
 from atomstream.server.dashboard.sessions import principal_of_session, refresh_shared_sessions
+from atomstream.server.dashboard.throughput import THROUGHPUT, ThroughputMonitor
 from atomstream.server.http.gate import GATE, Gate, Visible
 from atomstream.server.http.oidc_provider import OidcProvider
 from atomstream.server.http.open_sockets import SOCKETS, OpenSockets

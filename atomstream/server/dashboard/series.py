@@ -162,7 +162,9 @@ def checked_names(names: Any) -> list[str]:
     """``names`` without repeats, if each is a valid column name; raises HttpError 400."""
     wanted = list(dict.fromkeys(names))
     if len(wanted) > MAX_NAMES or not all(_NAME.fullmatch(name) for name in wanted):
-        raise HttpError(400, f"name accepts at most {MAX_NAMES} names of results, such as specular_intensity.")
+        raise HttpError(
+            400, f"name accepts at most {MAX_NAMES} names of results, such as specular_intensity."
+        )
     return wanted
 
 

@@ -12,8 +12,8 @@ from aiohttp import web
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
-from atomstream.server.dashboard.throughput import THROUGHPUT
 from atomstream.server.dashboard.problems import stream_problems
+from atomstream.server.dashboard.throughput import THROUGHPUT
 from atomstream.server.http.access import access
 from atomstream.server.http.gate import principal_of
 from atomstream.server.http.responses import json_reply

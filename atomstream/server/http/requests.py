@@ -13,9 +13,9 @@ from multidict import MultiMapping
 
 from atomstream.protocol import MAX_NAME_CHARS
 from atomstream.server.http.expectation import invite_body
+from atomstream.server.http.loop_rate_limiter import LoopRateLimiter
 from atomstream.server.http.memory_budget import HOLDING
 from atomstream.server.http.responses import HttpError
-from atomstream.server.http.loop_rate_limiter import LoopRateLimiter
 from atomstream.server.settings import USUAL_JSON_BYTES
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from atomstream.server.live.annotation_records import (
     check_regions,
     read_entry,
 )
-from atomstream.server.live.event_history import EventHistory, EventChanges, as_event, matters
+from atomstream.server.live.event_history import EventChanges, EventHistory, as_event, matters
 from atomstream.server.live.messages import EventMessage, RegionsMessage
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.record_log import RecordLog

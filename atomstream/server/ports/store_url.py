@@ -65,7 +65,9 @@ def _open_s3(url: str) -> Store:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in options:
         if name not in _OPTIONS:
-            raise ConfigError(f"--store: {name!r} is not an option of the URL; there are {', '.join(_OPTIONS)}.")
+            raise ConfigError(
+                f"--store: {name!r} is not an option of the URL; there are {', '.join(_OPTIONS)}."
+            )
     endpoint = options.get("endpoint")
     _check_endpoint(endpoint, insecure=options.get("insecure") == "yes")
     authority = options.get("ca")

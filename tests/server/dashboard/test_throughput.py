@@ -94,7 +94,9 @@ async def test_streams_fill_the_disk_together(arrivals: ThroughputMonitor, clock
 
 
 @pytest.mark.parametrize("status", ["stream_finalizing", "success", "stream_interrupted"])
-async def test_an_ended_stream_is_not_counted(arrivals: ThroughputMonitor, clock: Clock, status: Status) -> None:
+async def test_an_ended_stream_is_not_counted(
+    arrivals: ThroughputMonitor, clock: Clock, status: Status
+) -> None:
     """After its end a stream does not count, even with late chunks, until it is active again."""
     await store_chunks(arrivals, clock, "a", 3)
     await store_chunks(arrivals, clock, "b", 3)
@@ -180,7 +182,9 @@ def a_minute_later(server: LiveServer) -> ThroughputMonitor:
     """Put the clock of a running server's throughput forward by a minute; returns the throughput."""
     listeners: list[Any] = server.context.signals.chunk_stored._listeners
     (found,) = {
-        one for one in (getattr(each, "__self__", None) for each in listeners) if isinstance(one, ThroughputMonitor)
+        one
+        for one in (getattr(each, "__self__", None) for each in listeners)
+        if isinstance(one, ThroughputMonitor)
     }
     found._monotonic = lambda: time.monotonic() + 60.0
     return found

@@ -422,7 +422,9 @@ async def test_a_nested_value_ends_the_decoding(serve: Serve) -> None:
 async def test_long_json_is_decoded_one_body_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body of more than 64 KiB waits for its turn; all other requests do not wait for it."""
     limiter = LoopRateLimiter(0)  # nobody passes
-    monkeypatch.setattr("atomstream.server.app.LoopRateLimiter", lambda per_iteration: limiter if per_iteration == 1 else None)
+    monkeypatch.setattr(
+        "atomstream.server.app.LoopRateLimiter", lambda per_iteration: limiter if per_iteration == 1 else None
+    )
     async with WireClient(await serve()) as client:
         data_id = await client.create()
         ids = {"data_ids": [data_id] * 5000, "tag_ids": []}

@@ -17,9 +17,9 @@ from atomstream.server.live.annotation_records import (
 )
 from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.event_history import (
-    EventHistory,
     EventChanges,
     EventConflictError,
+    EventHistory,
     EventMissingError,
 )
 from atomstream.server.live.worker import AnalyzerSession

@@ -20,7 +20,7 @@ def test_hours_stay_within_the_rows() -> None:
     assert (rows[:, 1] == 1.0).all()
 
 
-def test_a_gap_is_no_number() -> None:
+def test_a_gap_is_not_a_number() -> None:
     """An interval without a measurement is NaN, not the previous value."""
     fall = Waterfall()
     fall.add(10.0, np.ones(3, np.float32))

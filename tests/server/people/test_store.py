@@ -295,7 +295,7 @@ def test_a_full_disk_changes_nothing(memory_path: Path) -> None:
     assert len(People(memory_path).directory.keys) == 1
 
 
-def test_a_removed_link_is_no_way_to_a_file(memory_path: Path) -> None:
+def test_a_removed_link_leads_to_no_file(memory_path: Path) -> None:
     """A link in place of the lock is removed and its target is not changed."""
     target = memory_path / "target"
     target.write_text("precious")

@@ -307,7 +307,7 @@ async def test_a_connection_with_tls(tmp_path: Path) -> None:
             assert "localhost" in postgres.reachability.cause
 
 
-def test_a_lock_that_is_held_for_long_is_no_lost_connection(
+def test_a_lock_that_is_held_for_long_is_not_a_lost_connection(
     postgres_server: PostgreSQL, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait for another writer, or for its rows, ends before the time-out of the drivers: it may pass."""
