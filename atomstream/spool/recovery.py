@@ -276,7 +276,7 @@ def _open_journal(disk: FileSystem, folder: Path, manifest: StreamManifest) -> t
     path = folder / JOURNAL
     with disk_errors("remove what is in place of the journal", path):
         if remove_unless_plain(path):
-            _log.warning("The journal %s was a link or no file; the stream's records are used.", path)
+            _log.warning("The journal %s was a link, or not a file; the stream's records are used.", path)
     if not path.exists():  # a new stream, or the journal was deleted: then recovery uses the records
         first = JournalEntry("manifest", detail=manifest.to_fields())
         return Journal.create(disk, path, first), JournalState.from_entries([first])

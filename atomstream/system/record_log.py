@@ -66,7 +66,9 @@ class RecordLog:
         self.n_cached = 0
         file_system.make_folder(path.parent)
         if remove_unless_plain(path):
-            self._report("it was a link or no file; it is removed, and the target of a link is not changed")
+            self._report(
+                "it was a link, or not a file; it is removed, and the target of a link is not changed"
+            )
         elif path.exists() and not path.is_file():
             copy = self._free_name()
             file_system.rename(path, copy)

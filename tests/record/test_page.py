@@ -127,7 +127,7 @@ INVALID: list[tuple[str, Any, int, str]] = [
     ("/record/start", b"{", 400, "not JSON"),
     ("/record/start", b"[" * 5000, 400, "not JSON"),
     ("/record/start", [1], 400, "not a JSON object"),
-    ("/record/start", {"name": 7}, 400, "name must be a text"),
+    ("/record/start", {"name": 7}, 400, "name must be a string"),
     ("/record/start", {"name": "x", "rpm": "fast"}, 400, "rpm must be a number"),
     ("/record/start", b'{"name": "x", "before_s": NaN}', 400, "before_s must be a number"),
     ("/record/start", {"name": "x", "before_s": -1}, 400, "before_s"),

@@ -81,7 +81,8 @@ def _repair_geometry(archive: StreamArchive) -> None:
 
 
 def _note_bad_shards(archive: StreamArchive) -> None:
-    """Note stored chunks whose files are missing, too short or no files; ``atomstream check`` reads them completely."""
+    """Note stored chunks whose files are missing, too short or not regular files; ``atomstream check`` reads them
+    completely."""
     if archive.geometry is None:
         return
     least = index_nbytes(archive.geometry.chunk_size)

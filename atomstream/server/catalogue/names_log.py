@@ -109,7 +109,7 @@ class NamesLog:
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            log.warning("%s is a link or no file: it is not read", self._path)
+            log.warning("%s is a link, or not a file: it is not read", self._path)
             return
         decoder = msgspec.json.Decoder(NameRecord)
         for number, row in enumerate(rows, start=1):

@@ -181,7 +181,7 @@ class ResultLog:
             return (0 if self._shared is None else self._shared.after), len(self._log)
 
     def copy(self) -> bytes:
-        """The file with all records, none of them in half."""
+        """Return the content of the file; its last record is complete."""
         with self._lock:
             return read_plain(self._folder / "results.log", 1 << 40)  # results of a month at the highest rate
 
