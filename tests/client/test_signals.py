@@ -55,7 +55,7 @@ async def test_signals_are_found_and_read(
         assert set(await client.signals(made[0], ["p"])) == {"p"}
         with pytest.raises(NotFoundError):
             await client.signals(frames[0])
-        with pytest.raises(ConfigError, match="none of frames, signals, all"):
+        with pytest.raises(ConfigError, match="not one of frames, signals, all"):
             await client.search(kind="xps")  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ URL_PATH = f"/upload/d/0?ticket=eyJ0aWNrZXQ&{SIGNATURE}"
 ANSWERS = {
     "header with a control character": "HTTP/1.1 200 OK\r\nX-API-KEY: {0}\x01\r\n\r\n",
     "status line": "HTTP/1.1 {0} {0}\r\n\r\n",
-    "no HTTP": "{0}\r\n\r\n",
+    "not HTTP": "{0}\r\n\r\n",
     "bad chunk": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{0}\r\n",
     "bad length": "HTTP/1.1 200 OK\r\nContent-Length: {0}\r\n\r\n",
     "bad cookie": "HTTP/1.1 200 OK\r\nSet-Cookie: {0} ={0}; path={0}\r\nContent-Length: 1\r\n\r\nx",

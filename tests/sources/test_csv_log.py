@@ -90,8 +90,8 @@ def test_wrong_lines_are_left_out_and_named(tmp_path: Path) -> None:
     ]
     assert rows.values["A"][-1] == 4.0
     assert math.isnan(rows.values["A"][-2])
-    assert sum("no time" in note for note in log.notes) == 1
-    assert sum("no number" in note for note in log.notes) == 1
+    assert sum("is not a time" in note for note in log.notes) == 1
+    assert sum("is not a number" in note for note in log.notes) == 1
 
 
 def test_a_log_that_grows(tmp_path: Path) -> None:

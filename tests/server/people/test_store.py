@@ -223,7 +223,7 @@ def test_the_log_has_person_and_action(memory_path: Path) -> None:
     assert [entry.by for entry in people.directory.entries] == ["root", "anna"]
 
 
-@pytest.mark.parametrize("damage", ["left out", "changed", "no JSON", "cut off", "a folder", "a link"])
+@pytest.mark.parametrize("damage", ["left out", "changed", "not JSON", "cut off", "a folder", "a link"])
 def test_a_changed_file_opens_nothing(memory_path: Path, damage: str) -> None:
     """With a line left out or changed nothing in the file is valid: a revoked key would come back otherwise."""
     people = People(memory_path)
@@ -237,7 +237,7 @@ def test_a_changed_file_opens_nothing(memory_path: Path, damage: str) -> None:
         path.write_bytes(b"".join([*lines[:2], *lines[3:]]))
     elif damage == "changed":
         path.write_bytes(b"".join([lines[0], lines[1].replace(b"MBE", b"XBE"), *lines[2:]]))
-    elif damage == "no JSON":
+    elif damage == "not JSON":
         path.write_bytes(b"".join([*lines[:3], b"\x00\n", *lines[3:]]))
     else:
         assert people.refresh() is False
