@@ -1,4 +1,4 @@
-"""Checks of arguments: numbers in a range, texts, paths. A wrong type is a TypeError that names the argument."""
+"""Checks of arguments: numbers in a range, strings, paths. A wrong type is a TypeError that names the argument."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def checked_text(name: str, value: Any) -> str:
     """Return ``value``.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not a string.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text, not {type(value).__name__}.")
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}.")
     return value
 
 
@@ -69,7 +69,7 @@ def checked_path(name: str, value: Any) -> Path:
     """Return ``value`` as a path.
 
     Raises:
-        TypeError: it is neither a text nor a path.
+        TypeError: it is neither a string nor a path.
     """
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be a path, not {type(value).__name__}.")

@@ -113,7 +113,7 @@ def resolve_login(api_key: str | None, endpoint: str | None) -> ServerLogin:
 
     Raises:
         ConfigError: an invalid endpoint or key, or one that is missing. Nothing was sent anywhere.
-        TypeError: one of them is no text.
+        TypeError: one of them is not a string.
     """
     for name, value in (("api_key", api_key), ("endpoint", endpoint)):
         if value is not None:

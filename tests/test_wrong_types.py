@@ -77,7 +77,7 @@ def test_a_growth(name: str) -> None:
 
 
 def test_arrays_and_iterables() -> None:
-    """What is no array, and what can't be iterated, is refused at once: a reading thread would wait for ever."""
+    """An argument of a wrong type is refused at once: a reading thread would wait for ever."""
     nothing: Any = 5
     with pytest.raises(TypeError, match="array"):
         ArraySource(nothing)

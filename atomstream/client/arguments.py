@@ -45,7 +45,7 @@ def texts(name: str, given: Any) -> list[str]:
 
 
 def ids(name: str, given: Any) -> list[Any]:
-    """Return the ids that are given, one or several. Raises ConfigError if they are neither a text nor a list."""
+    """Return the ids that are given, one or several. Raises ConfigError if they are neither a string nor a list."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         return [given]
     if isinstance(given, (bytes, dict)):

@@ -219,7 +219,7 @@ class HostedCalls:
         """
         for name, value in (("azimuth", azimuth), ("view_id", view_id)):
             if value is not None and not isinstance(value, str):
-                raise ConfigError(f"{name} is {value!r}; it must be a text, or None.")
+                raise ConfigError(f"{name} is {value!r}; it must be a string, or None.")
         views = await self._views(one_id(data_id))
         chosen = [view_id]
         if view_id is None:
@@ -300,7 +300,7 @@ class HostedCalls:
         _one_of("instrument_type", instrument_type, INSTRUMENTS)
         for what, value in (("label", label), ("name", name), ("serial_id", serial_id)):
             if not isinstance(value, str) and (what != "serial_id" or value is not None):
-                raise ConfigError(f"{what} is {value!r}; it must be a text.")
+                raise ConfigError(f"{what} is {value!r}; it must be a string.")
         body = {"label": label, "name": name, "type": instrument_type, "serial_id": serial_id}
         reply = await self.api.reading.change("add an instrument", "POST", protocol.INSTRUMENTS_PATH, body)
         return self.api.reading.taken("add an instrument", lambda: int(reply["synth_source_id"]))
@@ -309,7 +309,7 @@ class HostedCalls:
         """Delete a growth instrument from the list.
 
         Raises:
-            NotFoundError: there is no such instrument. TypeError: it is no whole number.
+            NotFoundError: there is no such instrument. TypeError: it is not a whole number.
         """
         number = integer_in_range("synth_source_id", synth_source_id, 0, 10**15 - 1)
         await self.api.reading.change(

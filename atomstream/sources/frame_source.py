@@ -128,7 +128,7 @@ def checked_stack(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def checked_chunk_size(chunk_size: int) -> int:
-    """Return ``chunk_size`` if it is at least 1. Raises :class:`ConfigError` if not, TypeError if it is no number."""
+    """Return ``chunk_size`` if it is at least 1. Raises :class:`ConfigError` if not, or TypeError."""
     return integer_in_range("chunk_size", chunk_size, 1, 1 << 31)
 
 

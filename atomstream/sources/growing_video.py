@@ -77,7 +77,7 @@ class GrowingVideo:
         except DamagedSourceError as error:
             if not self._growth.stopped or error.gap.frame < following:
                 raise
-        if self._growth.stopped:  # the frame that is being written is no damage
+        if self._growth.stopped:  # the frame that is being written is not damage
             self._source.gaps = [gap for gap in self._source.gaps if gap.frame < following]
 
     def _seen(self, chunk: SourceChunk) -> SourceChunk:

@@ -28,7 +28,7 @@ class ReadOptions:
     skip_damaged: bool | None = None
     geometry: str | None = None
     growing: bool = False
-    """A program is still writing the file (:mod:`.following`): what is not complete yet is no damage."""
+    """A program is still writing the file (:mod:`.following`): an incomplete end is not damage."""
 
     def __post_init__(self) -> None:
         for name in ("dataset", "axes", "channel", "video_range", "order", "time_unit", "geometry"):

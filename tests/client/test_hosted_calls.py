@@ -192,7 +192,7 @@ async def test_asyncio(recorded: Recorded) -> None:
 
 
 def test_what_is_not_there(recorded: Recorded) -> None:
-    """Unknown ids are NotFoundError, what is no id is ConfigError."""
+    """Unknown ids raise NotFoundError, an invalid id raises ConfigError."""
     with recorded.client() as client:
         for call in (
             client.get_physical_sample,

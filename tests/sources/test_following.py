@@ -115,7 +115,7 @@ def test_video(tmp_path: Path, codec: str, form: str) -> None:
 
 
 def test_zarr(tmp_path: Path) -> None:
-    """An array is made longer before its chunks are written: a chunk without a file is no black frame."""
+    """An array is made longer before its chunks are written: a chunk without a file is not a black frame."""
     path = tmp_path / "a.zarr"
 
     def write() -> Iterator[None]:
@@ -220,7 +220,7 @@ def test_times_of_frames_without_their_own(tmp_path: Path) -> None:
 
 
 def test_stop_leaves_out_what_is_being_written(tmp_path: Path) -> None:
-    """Ctrl-C ends it: whole frames are delivered, the unfinished one is no damage."""
+    """Ctrl-C ends it: whole frames are delivered, the unfinished one is not damage."""
     path = tmp_path / "a.raw"
     path.write_bytes(FRAMES.tobytes()[:-50])
     growth = Written(iter(()), None)

@@ -21,7 +21,7 @@ FRAMES_DOCUMENT: Final = f"frames.zarr/{FRAMES}/{DOCUMENT}"
 def published(name: str, content: bytes, grid: Grid, n_objects: int | None) -> bytes:
     """The document of this name for the store. The arrays end after ``n_objects`` objects; None: nowhere.
 
-    A file that is no document is returned as it is.
+    A file that is not a document is returned as it is.
 
     Raises:
         StreamError: the document is damaged.
