@@ -23,9 +23,13 @@ HANDLES: Final = 1024
 
 
 class LabServer:
-    """One server on a free port of 127.0.0.1. Its peak memory (all its processes) is sampled in a thread."""
+    """One server on a free port of 127.0.0.1.
 
-    def __init__(self, folder: Path, *arguments: str, handles: int = HANDLES) -> None:
+    If ``sampled``, a thread looks for its peak memory (all its processes) 20 times a second, which takes a few percent
+    of a core.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, handles: int = HANDLES, sampled: bool = True) -> None:
         self.data = folder / "data"
         self.log = folder / "server.log"
         self.api_key = f"atst_{secrets.token_urlsafe(32)}"
@@ -33,6 +37,7 @@ class LabServer:
         self.peak_mb = 0.0
         self._arguments = arguments
         self._handles = handles
+        self._sampled = sampled
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._sampler: threading.Thread | None = None
@@ -78,8 +83,9 @@ class LabServer:
         if "listens at" not in line:
             raise RuntimeError(f"the server did not start: {self.log.read_text(errors='replace')[-2000:]}")
         self.url = line.split()[-1]
-        self._sampler = threading.Thread(target=self._sample, args=(self._process,), daemon=True)
-        self._sampler.start()
+        if self._sampled:
+            self._sampler = threading.Thread(target=self._sample, args=(self._process,), daemon=True)
+            self._sampler.start()
         return time.monotonic() - began
 
     def _sample(self, process: subprocess.Popen[bytes]) -> None:

@@ -39,6 +39,8 @@ AT_ONCE: Final = 8
 KINDS: Final = 16
 """Different chunks of frames; each stream begins at another one."""
 AWAY: Final = (aiohttp.ClientError, ConnectionError, TimeoutError, asyncio.TimeoutError)
+ENDED: Final = 1000
+"""Code with which the server closes the feed of a stream that has ended."""
 SEED: Final = 20261130
 
 
@@ -59,6 +61,8 @@ class Month:
     lives: list[tuple[int, int, float]] = field(default_factory=list)
     pages: int = 0
     messages: int = 0
+    repeats: int = 0
+    """Requests that were sent again, because the server was killed or had no room."""
 
 
 class Run:
@@ -99,28 +103,31 @@ class Run:
 
     async def _work(self) -> None:
         total = self.asked.streams + self.asked.abandoned
-        while self._next < total:
-            number, self._next = self._next, self._next + 1
-            abandoned = number * self.asked.abandoned // total != (number + 1) * self.asked.abandoned // total
-            await self._one_stream(number, abandoned=abandoned)
-            if number % 7 == 0:
-                await self._look()
+        address = Address(self.server.url, self.server.api_key)
+        async with WireClient(address, timeout=aiohttp.ClientTimeout(total=30)) as client:
+            while self._next < total:
+                number, self._next = self._next, self._next + 1
+                share = self.asked.abandoned
+                abandoned = number * share // total != (number + 1) * share // total
+                await self._one_stream(client, number, abandoned=abandoned)
+                if number % 7 == 0:
+                    await self._look()
 
-    async def _one_stream(self, number: int, *, abandoned: bool) -> None:
-        data_id = await self._try(lambda client: client.create(f"month {number:06}", fps_capture_rate=FPS))
+    async def _one_stream(self, client: WireClient, number: int, *, abandoned: bool) -> None:
+        data_id = await self._try(partial(client.create, f"month {number:06}", fps_capture_rate=FPS))
         stored = self.month.stored.setdefault(data_id, {})
         self.month.created += 1
         for index in range(1 if abandoned else 2):
             kind = (number + index) % KINDS
-            await self._try(partial(self._upload, data_id=data_id, index=index, kind=kind))
+            await self._try(partial(self._upload, client, data_id, index, kind))
             stored[index] = kind
             self.month.answered += 1
         if abandoned:
             return
-        await self._try(lambda client: client.end(data_id))
+        await self._try(partial(client.end, data_id))
         self.month.ended.add(data_id)
         if number % 3 == 0:
-            await self._try(lambda client: _delete(client, data_id))
+            await self._try(partial(_delete, client, data_id))
             self.month.deleted.add(data_id)
 
     async def _upload(self, client: WireClient, data_id: str, index: int, kind: int) -> None:
@@ -135,16 +142,14 @@ class Run:
             if reply.status != 200:
                 raise aiohttp.ClientError(f"{reply.status} {await reply.text()}")
 
-    async def _try(self, ask: Callable[[WireClient], Awaitable[T]]) -> T:
+    async def _try(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The result of a request, repeated while the server is unreachable."""
         while True:
             await self._up.wait()
             try:
-                async with WireClient(
-                    Address(self.server.url, self.server.api_key), timeout=aiohttp.ClientTimeout(total=30)
-                ) as client:
-                    return await ask(client)
+                return await ask()
             except (*AWAY, AssertionError):  # the wire client asserts the status
+                self.month.repeats += 1
                 await asyncio.sleep(0.05)
 
     async def _look(self, *, quiet: bool = False) -> None:
@@ -166,34 +171,44 @@ class Run:
     # -- pages and feeds ---------------------------------------------------------------------------------
 
     async def _watch(self, number: int) -> None:
-        """A page of a random stream: its file, its data, a picture and its feed; then of another one."""
-        draw = random.Random(SEED + number)
-        while True:
-            await self._up.wait()
-            known = [data_id for data_id in self.month.stored if data_id not in self.month.deleted]
-            if not known:
-                await asyncio.sleep(0.1)
-                continue
-            with contextlib.suppress(*AWAY):
-                async with aiohttp.ClientSession(headers=self.server.headers) as session:
-                    await self._page(session, draw.choice(known), draw.uniform(0.5, 4.0))
-            await asyncio.sleep(0.2)
+        """A page of a random stream: its file, its data, a picture and its feed; then of another one.
 
-    async def _page(self, session: aiohttp.ClientSession, data_id: str, seconds: float) -> None:
-        for path in (
-            f"/streams/{data_id}",
-            f"/dashboard/streams/{data_id}",
-            f"/dashboard/streams/{data_id}/picture",
-        ):
-            async with session.get(self.server.url + path) as reply:
-                await reply.read()
-        self.month.pages += 1
-        async with (
-            asyncio.timeout(seconds),
-            session.ws_connect(f"{self.server.url}/rheed/stream/{data_id}/feed") as feed,
-        ):
-            async for _ in feed:
-                self.month.messages += 1
+        The more pages there are, the longer each stays open: about two are opened each second.
+        """
+        draw = random.Random(SEED + number)
+        async with aiohttp.ClientSession(headers=self.server.headers) as session:
+            while True:
+                await self._up.wait()
+                known = [data_id for data_id in self.month.stored if data_id not in self.month.deleted]
+                if not known:
+                    await asyncio.sleep(0.1)
+                    continue
+                seconds = draw.uniform(0.2, 0.8) * self.asked.watchers
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._page(session, draw.choice(known))
+
+    async def _page(self, session: aiohttp.ClientSession, data_id: str) -> None:
+        """Open a page, and its feed again each time that it ends; until the time is over, or the stream deleted."""
+        with contextlib.suppress(*AWAY):
+            for path in (
+                f"/streams/{data_id}",
+                f"/dashboard/streams/{data_id}",
+                f"/dashboard/streams/{data_id}/picture",
+            ):
+                async with session.get(self.server.url + path) as reply:
+                    await reply.read()
+            self.month.pages += 1
+        while data_id not in self.month.deleted:
+            await self._up.wait()
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                async with session.ws_connect(f"{self.server.url}/rheed/stream/{data_id}/feed") as feed:
+                    async for _ in feed:
+                        self.month.messages += 1
+                if feed.close_code == ENDED:
+                    break
+            await asyncio.sleep(1.0)
+        await asyncio.Event().wait()  # nothing more is sent; the page stays open
 
     # -- kills -------------------------------------------------------------------------------------------
 
@@ -261,7 +276,8 @@ def report(month: Month, lost: Sequence[str], seconds: float) -> str:
 
     lines = [
         f"{month.created} streams created, {len(month.ended)} ended, {len(month.deleted)} deleted, "
-        f"{month.answered} answered chunks, {month.pages} pages, {month.messages} messages of feeds, "
+        f"{month.answered} answered chunks, {month.repeats} repeated requests, {month.pages} pages, "
+        f"{month.messages} messages of feeds, "
         f"{len(month.starts_s) - 1} kills, in {seconds:.0f} s.",
         "",
         "| the server | first quarter of its runs | last quarter | most |",
@@ -288,7 +304,7 @@ def report(month: Month, lost: Sequence[str], seconds: float) -> str:
 def run(asked: argparse.Namespace, folder: Path) -> tuple[Month, list[str], float]:
     """A whole run in ``folder``: what happened, what was lost, and its seconds."""
     began = time.monotonic()
-    server = LabServer(folder)
+    server = LabServer(folder, sampled=False)
     made = Run(server, asked)
     try:
         asyncio.run(made.all())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -103,13 +105,28 @@ def _deleted_meanwhile(context: ServerContext) -> Any:
             return await handler(request)
         except (HttpError, web.HTTPException, CatalogueUnavailableError, BusUnavailableError, StoreError):
             raise  # they have replies of their own: a client repeats a request that was answered with 503
-        except (
-            Exception
-        ):  # any error: the files of a stream that is deleted vanish while a handler reads them
-            context.streams.refuse_deleted(request.match_info.get("data_id", ""))
+        except Exception as error:
+            # Any error: the files of a stream that is deleted vanish while a handler reads them.
+            data_id = request.match_info.get("data_id", "")
+            context.streams.refuse_deleted(data_id)
+            if request.method in ("GET", "HEAD") and isinstance(error, OSError):
+                _name_unreadable(context, data_id, error)
             raise
 
     return checked
+
+
+def _name_unreadable(context: ServerContext, data_id: str, error: OSError) -> None:
+    """Name a file of a stream that the system does not let this server read; raises HttpError 503 then."""
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EIO) or not error.filename:
+        return
+    path, folder = Path(error.filename), context.settings.streams_dir / data_id
+    if data_id and path.is_relative_to(folder):
+        name, why = path.relative_to(folder).as_posix(), error.strerror or "an error of the disk"
+        context.streams.damage.of(data_id).add(name, f"it can't be read ({why})")
+        raise HttpError(
+            503, f"A file of stream {data_id} can't be read at present ({name}: {why})."
+        ) from None
 
 
 def _closing(gate: Gate) -> Callable[[web.Application], Awaitable[None]]:

@@ -15,8 +15,15 @@ from atomstream.server.ports.bus import Bus
 from atomstream.server.ports.jetstream_log import JetStreamLog
 from atomstream.server.ports.jetstream_placement import JetStreamPlacement
 from atomstream.server.ports.placement import Placement
-from atomstream.server.ports.store import ObjectExistsError, ObjectMissingError, StaleObjectError, Store
+from atomstream.server.ports.store import (
+    ObjectExistsError,
+    ObjectMissingError,
+    StaleObjectError,
+    Store,
+    attempts,
+)
 from atomstream.server.settings import ServerSettings
+from atomstream.system.own_files import LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +46,7 @@ class StreamObjects:
 
     def put(self, name: str, content: bytes, may_replace: Callable[[], None]) -> None:
         """Store or replace an object, if ``may_replace()`` raises nothing."""
-        while True:
+        for _ in attempts(self._store, self._key(name)):
             present = self._version(name)
             may_replace()
             with suppress(ObjectExistsError, StaleObjectError):  # another process was faster
@@ -54,7 +61,7 @@ class StreamObjects:
     def get(self, name: str) -> bytes | None:
         """Its content; None if there is none."""
         with suppress(ObjectMissingError):
-            return self._store.get(self._key(name)).data
+            return self._store.get(self._key(name), most=LONGEST).data
         return None
 
     def remove(self, name: str) -> None:

@@ -3,37 +3,36 @@
 Record n is the n-th of the file, counted from 1. An appended record is readable at once and survives the death of the
 process; :meth:`RecordLog.sync` makes all records survive a power cut.
 
-Damage loses only the damaged records: the reader searches for the next complete record. At
-opening, a damaged file is first copied to ``<name>.damaged-N`` in the same folder. Then it is written again, with a
-marker (:func:`is_lost`) in place of each damaged part, so that the records after it keep their numbers.
+Damage loses only the damaged records: the reader searches for the next complete record. At opening, what can be read
+of a damaged file is written to a new one, with a marker (:func:`is_lost`) in place of each damaged part, so that the
+records after a damaged one keep their numbers. The damaged file is kept as ``<name>.damaged-N`` in the same folder. It
+is not copied: with holes it may state any length.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import re
-import struct
 import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import google_crc32c
 import msgspec
 
+from atomstream.counted import counted
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.log_privacy import get_logger
-from atomstream.system.own_files import LONGEST, read_bounded, remove_unless_plain
+from atomstream.system.own_files import is_plain_file, remove_unless_plain
+from atomstream.system.record_scan import HEAD as _HEAD
+from atomstream.system.record_scan import MAGIC as _MAGIC
+from atomstream.system.record_scan import MAX_RECORD_BYTES, LogScan, scan
 
 log = get_logger("atomstream.server")
 
-MAX_RECORD_BYTES: Final = 1 << 26
-_HEAD: Final = struct.Struct("<II")
-"""Length and CRC-32C of the payload that follows, which is a msgpack map."""
-_MAGIC: Final = b"atslog1\n"
-_MAP_START: Final = re.compile(rb"[\x80-\x8f\xde\xdf]")
-"""The first byte of every payload; it makes the search after damage fast."""
+_PIECE_BYTES: Final = 1 << 20
 
 Record = dict[str, Any]
 
@@ -73,7 +72,7 @@ class RecordLog:
             copy = self._free_name()
             file_system.rename(path, copy)
             self._report(f"it is not a file; what was there was moved to {copy.name}")
-        if not path.exists():
+        if not path.exists() and not self._finish_repair():
             self._create()
         self._reader = file_system.open_read(path)
         try:
@@ -206,29 +205,47 @@ class RecordLog:
         payload = self._reader.read(nbytes)
         return payload if len(payload) == nbytes and google_crc32c.value(payload) == crc else None
 
+    @property
+    def _repaired(self) -> Path:
+        """The name of the repaired log until the damaged one has been moved away."""
+        return self._path.with_name(f"{self._path.name}.repaired")
+
+    def _finish_repair(self) -> bool:
+        """Complete a repair that a crash has interrupted after the damaged log was moved away; False if none was."""
+        if not is_plain_file(self._repaired):
+            return False
+        self._file_system.rename(self._repaired, self._path)
+        self._file_system.sync_folder(self._path.parent)
+        return True
+
     def _repair(self) -> None:
-        """Copy the damaged file aside, then keep of it what can be read."""
+        """Write what can be read of the damaged log to a new one, and keep the damaged one under another name."""
         self._offsets, self.n_cached = array("Q"), 0
         with self._file_system.open_read(self._path) as file:
-            data = read_bounded(file, self._path, 4 * LONGEST)
-        if len(data) < len(_MAGIC) and _MAGIC.startswith(data):  # the process died while it created the file
-            self._file_system.write_atomic(self._path, [_MAGIC])
-            return
-        found = scan(data)
-        copy = self._copy_aside(data)
-        if not found.records and not data.startswith(_MAGIC):
-            self._report(f"it is not a log of atomstream and was moved to {copy.name}")
-        for start, stop in found.gaps:
-            self._report(
-                f"it is damaged: {stop - start} bytes at byte {start} can't be read and are lost, with the record in "
-                f"them; all other records are kept. The damaged file was copied to {copy.name}."
-            )
-        if found.end < len(data) and data.startswith(_MAGIC):
-            self._report(
-                f"the last {len(data) - found.end} bytes, from byte {found.end} on, are an incomplete record and were "
-                f"removed. A copy of the file before that is {copy.name}."
-            )
-        self._file_system.write_atomic(self._path, found.repaired(data))
+            begin = file.read(len(_MAGIC))
+            size = file.seek(0, os.SEEK_END)
+            if size < len(_MAGIC) and _MAGIC.startswith(begin):  # the process died while it created the file
+                self._file_system.write_atomic(self._path, [_MAGIC])
+                return
+            found = scan(file)
+            self._write_repaired(file, found)
+        copy = self._free_name()
+        self._file_system.rename(self._path, copy)
+        self._finish_repair()
+        self._report(_what_was_lost(found, size, copy.name, is_log=begin == _MAGIC))
+
+    def _write_repaired(self, file: io.FileIO, found: LogScan) -> None:
+        """All records, and one marker for each gap; synced, so that the damaged log can be moved away."""
+        fd = self._file_system.create(self._repaired)
+        try:
+            for piece in _pieces(file, found):
+                self._file_system.write(fd, [piece])
+            self._file_system.sync(fd)
+        except BaseException:
+            self._file_system.close(fd)
+            self._file_system.unlink(self._repaired)
+            raise
+        self._file_system.close(fd)
 
     def _free_name(self) -> Path:
         number = 1
@@ -236,81 +253,38 @@ class RecordLog:
             number += 1
         return copy
 
-    def _copy_aside(self, data: bytes) -> Path:
-        copy = self._free_name()
-        self._file_system.write_atomic(copy, [data])
-        return copy
+
+def _pieces(file: io.FileIO, found: LogScan) -> Iterator[bytes]:
+    """The content of the repaired log."""
+    yield _MAGIC
+    gaps = set(found.gaps)
+    for start, stop in sorted([*found.records, *found.gaps]):
+        if (start, stop) in gaps:
+            yield _frame(msgspec.msgpack.encode(lost_record(stop - start)))
+            continue
+        file.seek(start)
+        for at in range(start, stop, _PIECE_BYTES):
+            yield file.read(min(_PIECE_BYTES, stop - at))
 
 
-class LogScan(NamedTuple):
-    """What a damaged log holds, as (start, stop) byte ranges; ``end`` is where the last readable part ends.
-
-    A gap is a damaged range that held at least one record.
-    """
-
-    records: list[tuple[int, int]]
-    gaps: list[tuple[int, int]]
-    end: int
-
-    def repaired(self, data: bytes) -> Sequence[bytes | memoryview]:
-        """The content of the repaired log: all records, and one marker for each gap."""
-        view, gaps = memoryview(data), set(self.gaps)
-        pieces: list[bytes | memoryview] = [_MAGIC]
-        for start, stop in sorted([*self.records, *self.gaps]):
-            lost = (start, stop) in gaps
-            pieces.append(
-                _frame(msgspec.msgpack.encode(lost_record(stop - start))) if lost else view[start:stop]
-            )
-        return pieces
-
-
-def scan(data: bytes) -> LogScan:
-    """Find all readable records in a log's bytes, also between damaged parts."""
-    records: list[tuple[int, int]] = []
-    gaps: list[tuple[int, int]] = []
-    at = end = len(_MAGIC) if data.startswith(_MAGIC) else 0
-    while at < len(data):
-        stop = _record_end(data, at)
-        if stop is None:
-            begin = _next_record(data, at + 1)
-            if begin is None:
-                if at and _stated_end(data, at) == len(
-                    data
-                ):  # of full length, so it was written: damaged, not torn
-                    gaps.append((at, len(data)))
-                    end = len(data)
-                break
-            if begin > len(_MAGIC):  # else only the file's header is damaged
-                gaps.append((max(at, len(_MAGIC)), begin))
-            at = begin
-        else:
-            records.append((at, stop))
-            at = end = stop
-    return LogScan(records, gaps, end)
-
-
-def _stated_end(data: bytes, at: int) -> int | None:
-    if at + _HEAD.size > len(data):
-        return None
-    nbytes = int(_HEAD.unpack_from(data, at)[0])
-    return at + _HEAD.size + nbytes if 0 < nbytes <= MAX_RECORD_BYTES else None
-
-
-def _record_end(data: bytes, at: int) -> int | None:
-    """The end of the record at ``at``; None if no complete record begins there."""
-    stop = _stated_end(data, at)
-    if stop is None or stop > len(data):
-        return None
-    payload = data[at + _HEAD.size : stop]
-    return stop if google_crc32c.value(payload) == _HEAD.unpack_from(data, at)[1] else None
-
-
-def _next_record(data: bytes, at: int) -> int | None:
-    """The first place from ``at`` on where a whole record begins."""
-    for found in _MAP_START.finditer(data, at + _HEAD.size):
-        if _record_end(data, found.start() - _HEAD.size) is not None:
-            return found.start() - _HEAD.size
-    return None
+def _what_was_lost(found: LogScan, size: int, copy: str, *, is_log: bool) -> str:
+    """The damage and its consequence, in sentences that follow the file's name."""
+    if not found.records and not is_log:
+        return f"it is not a log of atomstream and was moved to {copy}"
+    kept = f"The damaged file is kept as {copy}"
+    if found.gaps:
+        nbytes = sum(stop - start for start, stop in found.gaps)
+        where = f"{nbytes} bytes at byte {found.gaps[0][0]}"
+        if len(found.gaps) > 1:
+            where = f"{nbytes} bytes in {counted(len(found.gaps), 'part')}, the first one at byte {found.gaps[0][0]},"
+        lost = f"{where} can't be read and are lost, with the records in them"
+        return f"it is damaged: {lost}; all others are kept. {kept}"
+    if found.end < size and is_log:
+        return (
+            f"the last {size - found.end} bytes, from byte {found.end} on, are an incomplete record and were removed. "
+            f"{kept}"
+        )
+    return f"its beginning is damaged; all records are kept. {kept}"
 
 
 def _frame(payload: bytes) -> bytes:

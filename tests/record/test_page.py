@@ -18,6 +18,7 @@ from atomstream.cameras import CameraFrame
 from atomstream.record.picture import SATURATED, encoded
 from atomstream.record.recorder import Recorder
 from atomstream.record.states import RecorderState
+from atomstream.record.web import app
 from atomstream.record.web.app import listen, serving, url_of
 from atomstream.record.web.sessions import MAX_TRIES, RefusedError, Sessions
 from tests.record.manual_camera import SHAPE, ManualCamera, pixels, recording_of, taken, until
@@ -91,6 +92,18 @@ async def test_who_may_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert list(recorder.early_marks) == []
         assert (await page.ask("/session", None, "DELETE"))[0] == 204
         assert (await page.ask("/session"))[0] == 401
+
+
+async def test_a_link_that_another_user_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line of the browser shows it to all users of the computer: it is refused to them, and stays valid."""
+    async with recording_of(tmp_path, ManualCamera(), monkeypatch) as recorder, page_of(recorder) as page:
+        link = page.sessions.make_link().partition("=")[2]
+        with monkeypatch.context() as patch:
+            patch.setattr(app, "is_other_user", lambda own, peer: own[1] != peer[1])
+            status, reply = await page.ask("/session", {"link": link})
+            assert (status, "Another user" in reply["detail"]) == (403, True)
+            assert (await page.ask("/session"))[0] == 401
+        assert (await page.ask("/session", {"link": link}))[0] == 200
 
 
 def test_too_many_wrong_keys() -> None:

@@ -67,6 +67,17 @@ def huge(name: str) -> Damage:
     return lambda folder: os.truncate(folder / name, 1 << 40)
 
 
+def hole(name: str) -> Damage:
+    """Replace the middle third of the file ``name`` by zeros."""
+
+    def change(folder: Path) -> None:
+        raw = (folder / name).read_bytes()
+        third = len(raw) // 3
+        (folder / name).write_bytes(raw[:third] + bytes(third) + raw[2 * third :])
+
+    return change
+
+
 def as_pipe(name: str) -> Damage:
     """Put a named pipe in the place of ``name``."""
 
@@ -224,6 +235,7 @@ STREAM: Final[dict[str, Damage]] = {
     "counts cut": lambda folder: os.truncate(columns(folder), 100),
     "counts gone": remove("frames.zarr/chunk_frames"),
     "time column cut": cut("frames.zarr/time/c/0", 100),
+    "time column noise": write("frames.zarr/time/c/0", bytes(range(256)) * 512),
     "time column a file": as_file("frames.zarr/time"),
     "time column: a folder for its values": as_folder("frames.zarr/time/c/0"),
     "time column: a file for its folder": as_file("frames.zarr/time/c"),
@@ -256,6 +268,10 @@ STREAM: Final[dict[str, Damage]] = {
     ),
     "results noise": write("analysis/results.log", NOISE),
     "results cut": cut("analysis/results.log", 40),
+    "results emptied": write("analysis/results.log", b""),
+    "results gone": remove("analysis/results.log"),
+    "results huge": huge("analysis/results.log"),
+    "results with a hole": hole("analysis/results.log"),
     "results a folder": as_folder("analysis/results.log"),
     "results a pipe": as_pipe("analysis/results.log"),
     "results: a batch without values": write("analysis/results.log", log_of({"type": "batch"})),
@@ -270,6 +286,9 @@ STREAM: Final[dict[str, Damage]] = {
     "results: NaN": write("analysis/results.log", log_of({**BATCH, "made_unix_ms": float("nan")})),
     "inputs noise": write("analysis/inputs.log", NOISE),
     "inputs a folder": as_folder("analysis/inputs.log"),
+    "inputs emptied": write("analysis/inputs.log", b""),
+    "inputs gone": remove("analysis/inputs.log"),
+    "inputs huge": huge("analysis/inputs.log"),
     "inputs: wrong records": write("analysis/inputs.log", log_of({"x": 1}, [], b"\xc1")),
     "inputs: NaN": write(
         "analysis/inputs.log",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import logging
+import os
+import random
 import re
 import tempfile
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atomstream.system import record_scan
 from atomstream.system.files import FileSystem
 from atomstream.system.record_log import RecordLog, is_lost
 
@@ -130,6 +133,62 @@ def test_the_damage_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert str(path) in message
     assert "are lost" in message
     assert "log.damaged-1" in message
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_DATA"), reason="this system does not name holes")
+def test_a_hole_of_a_terabyte_costs_what_it_covers(tmp_path: Path) -> None:
+    """In the middle or at the end: the records around it are there, and it is neither read nor copied."""
+    whole = filled(tmp_path / "log", 8).read_bytes()
+    middle = whole.index(b"xxxx") - 10
+    for number, after in enumerate((whole[middle:], b"")):
+        path = tmp_path / f"log{number}"
+        with path.open("wb") as file:
+            file.write(whole[:middle])
+            file.seek(1 << 40)
+            file.write(after)
+            file.truncate()
+        os.truncate(path, (1 << 40) + len(after))
+        log = RecordLog(path)
+        found = [log.read(one).get("n") for one in range(1, len(log) + 1)]
+        log.close()
+        assert found == ([1, 2, 3, None, 5, 6, 7, 8] if after else [1, 2, 3])
+        assert path.stat().st_size < 1000
+        assert (tmp_path / f"log{number}.damaged-1").stat().st_size == (1 << 40) + len(after)
+
+
+def test_noise_is_searched_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records after megabytes of noise are found; if too much would be searched, they are one lost part."""
+    whole = filled(tmp_path / "log", 4).read_bytes()
+    noise = random.Random(7).randbytes(5 << 20)
+    content = whole + noise + whole[HEADER:]
+    assert survivors(tmp_path / "log", content) == [1, 2, 3, 4, None, 1, 2, 3, 4]
+    monkeypatch.setattr(record_scan, "MAX_SEARCHED", 2 << 20)
+    assert survivors(tmp_path / "log", content) == [1, 2, 3, 4, None]
+
+
+def test_a_repair_that_a_crash_interrupted_is_completed(tmp_path: Path) -> None:
+    """The damaged log was moved away, and the repaired one has not got its name yet."""
+
+    class Dies(FileSystem):
+        renames = 0
+
+        def rename(self, source: Path, target: Path) -> None:
+            self.renames += 1
+            if self.renames == 2:
+                raise KeyboardInterrupt
+            super().rename(source, target)
+
+    path = filled(tmp_path / "log", 4)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"xx")] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(KeyboardInterrupt):
+        RecordLog(path, file_system=Dies())
+    assert not path.exists()
+    log = RecordLog(path)
+    assert [log.read(number).get("n") for number in (1, 2, 3, 4)] == [1, None, 3, 4]
+    log.close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["log", "log.damaged-1"]
 
 
 def test_an_older_copy_is_never_overwritten(tmp_path: Path) -> None:

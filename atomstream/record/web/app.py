@@ -26,6 +26,7 @@ from atomstream.record.web.sessions import (
     json_reply,
     read_body,
 )
+from atomstream.system.peer_user import is_other_user
 
 HOST: Final = "127.0.0.1"
 """The page can only be reached from this computer."""
@@ -76,10 +77,22 @@ def _file(request: web.Request, folder: Path) -> web.Response:
 async def log_in(request: web.Request) -> web.Response:
     """``POST /session {"link"}`` or ``{"key"}``: 200 and the cookie."""
     body = await read_body(request)
-    cookie = request.app[SESSIONS].open(str(body.get("link", "")), str(body.get("key", "")).strip())
+    link = str(body.get("link", ""))
+    if link:
+        _check_user(request)
+    cookie = request.app[SESSIONS].open(link, str(body.get("key", "")).strip())
     reply = json_reply({})
     reply.set_cookie(cookie_name(request), cookie, httponly=True, samesite="Strict", path="/")
     return reply
+
+
+def _check_user(request: web.Request) -> None:
+    """Refuse a login link of another user of this computer: its address is in the command line of the browser."""
+    transport = request.transport
+    if transport is not None and is_other_user(
+        transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+    ):
+        raise RefusedError(403, "Another user of this computer runs this recorder. Log in with its key.")
 
 
 @routes.get("/session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
@@ -14,6 +15,7 @@ from atomstream.server.live.messages import MeasurementRecord
 MAX_RULES: Final = 32
 """Rules of one stream."""
 LONGEST_STALE_S: Final = 86400.0
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*")
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
@@ -36,6 +38,10 @@ class AlarmRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 def check_rules(rules: list[AlarmRule]) -> list[AlarmRule]:
     """The rules. Raises ConfigError for one that can never be met, and for two of the same number."""
     for rule in rules:
+        if not _NAME.fullmatch(rule.name):  # it is written into the log and into messages
+            raise ConfigError(
+                f"alarms: {rule.name!r} is no name of a number; it has letters, digits and _ . : - only"
+            )
         if not (rule.undetermined or any(one is not None for one in (rule.low, rule.high, rule.stale_s))):
             raise ConfigError(
                 f"alarms: the rule for {rule.name} has no condition; give low, high, undetermined or stale_s"

@@ -6,11 +6,11 @@ import asyncio
 import datetime
 import time
 from collections.abc import Callable, Hashable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from atomstream.errors import AtomstreamError
+from atomstream.errors import AtomstreamError, ConfigError
 from atomstream.server.alarms.rules import AlarmRule, check_rules, why_met
 from atomstream.server.alarms.webhooks import Webhooks
 from atomstream.server.archive.metadata import is_stream_id
@@ -18,6 +18,7 @@ from atomstream.server.disk_errors import log_failure
 from atomstream.server.documents import Documents
 from atomstream.server.http.responses import HttpError
 from atomstream.server.live.manager import NoRoomError, ResultsManager
+from atomstream.server.live.messages import MeasurementRecord
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.system.log_privacy import get_logger
 
@@ -29,7 +30,7 @@ EACH_S: Final = 1.0
 HOLD: Final = 2
 """Number of checks in a row that must agree before an alarm is raised or ends, so that it does not flicker."""
 MAX_STREAMS: Final = 256
-"""Streams with rules that are kept; with more, those of the stream that was changed first are dropped."""
+"""Streams with rules that are kept; with more, the rules of an ended one are dropped."""
 WATCHED: Final = frozenset({"stream_active", "stream_interrupted"})
 
 
@@ -46,6 +47,10 @@ class StreamAlarms(msgspec.Struct, frozen=True):
 
     rules: list[AlarmRule] = []
     raised: list[RaisedAlarm] = []
+
+
+Newest: TypeAlias = tuple[dict[str, MeasurementRecord], float | None]
+"""The newest values of a stream, and when they were made in Unix ms; None if there are none."""
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -77,6 +82,8 @@ class AlarmWatch:
         self._known: dict[str, StreamAlarms] = {}
         self._mark: Hashable = object()
         self._looks: dict[tuple[str, str], tuple[bool, int]] = {}
+        self._running: set[str] = set()  # at the last check
+        self._newest: dict[str, Newest] = {}
 
     async def of(self, data_id: str) -> StreamAlarms:
         """The rules of a stream and its raised alarms; raises OSError or CatalogueUnavailableError."""
@@ -91,7 +98,7 @@ class AlarmWatch:
         """Replace the rules of a stream.
 
         Raises:
-            ConfigError: a rule can't be met, or two are of the same number.
+            ConfigError: a rule can't be met, two are of the same number, or too many running streams have rules.
             OSError, CatalogueUnavailableError: they can't be stored; nothing was changed.
         """
         checked = check_rules(rules)
@@ -101,8 +108,14 @@ class AlarmWatch:
             before = streams.pop(data_id, StreamAlarms())
             if checked:
                 streams[data_id] = StreamAlarms(checked, [one for one in before.raised if one.name in names])
-            while len(streams) > MAX_STREAMS:
-                streams.pop(next(iter(streams)))
+            if len(streams) > MAX_STREAMS:
+                ended = next((one for one in streams if one not in {*self._running, data_id}), None)
+                if ended is None:  # dropping those of a running stream would switch off its alarms unnoticed
+                    raise ConfigError(
+                        f"alarms: {MAX_STREAMS} running streams have rules already. Remove the rules of one of them, "
+                        "or end it"
+                    )
+                del streams[ended]
 
         await self._change(revise)
         return self._known.get(data_id, StreamAlarms())
@@ -131,10 +144,14 @@ class AlarmWatch:
         try:
             about = await self._streams.about(data_id)
             watched = about.status in WATCHED
-            results = await self._results.of(data_id) if watched else None
+            values, made_ms = await self._newest_of(data_id) if watched else ({}, None)
         except (HttpError, NoRoomError):  # it was deleted, or all places are taken
             return
-        values, made_ms = results.newest() if results is not None else ({}, None)
+        if watched:
+            self._running.add(data_id)
+        else:
+            self._running.discard(data_id)
+            self._newest.pop(data_id, None)
         now = self._clock()
         newest = (
             datetime.datetime.fromisoformat(about.made).timestamp() if made_ms is None else made_ms / 1000.0
@@ -149,6 +166,20 @@ class AlarmWatch:
                 now_raised[rule.name] = known or RaisedAlarm(rule.name, why, 1000.0 * now)
         if now_raised.keys() != before.keys():
             await self._send_changes(data_id, about.name, now_raised, [*before])
+
+    async def _newest_of(self, data_id: str) -> Newest:
+        """The newest values of a stream, and when they were made.
+
+        Its results are not opened for that again and again, and not kept open: with rules for many streams nothing
+        else could be opened. Closed results do not change, unless another server of a cluster makes them.
+        """
+        results = self._results.opened(data_id)
+        if results is None and (data_id not in self._newest or self._documents.is_shared):
+            with self._results.unnoticed(data_id):
+                results = await self._results.of(data_id)
+        if results is not None:
+            self._newest[data_id] = results.newest()
+        return self._newest[data_id]
 
     def _holds(self, data_id: str, name: str, met: bool, raised: bool) -> bool:
         """Whether the alarm is raised now: a change of the condition must last for :data:`HOLD` checks."""

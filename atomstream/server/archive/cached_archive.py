@@ -55,6 +55,7 @@ from atomstream.server.archive.thinning import ABOUT_KEY, KEPT, ThinnedFrames
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError
 from atomstream.system.files import LOCAL, FileSystem
+from atomstream.system.own_files import LONGEST
 
 RESULTS_COPY_S: Final = 30.0
 """Least time between two copies of the columns of results, and of the arrays' own documents, of a growing stream to the
@@ -199,7 +200,7 @@ class CachedArchive(StreamArchive):
 
     def _fetched(self, name: str) -> bytes | None:
         with suppress(ObjectMissingError):
-            return self.shared.store.fetch(self.shared.key(name))
+            return self.shared.store.fetch(self.shared.key(name), most=LONGEST)
         return None
 
     def _restore(self, name: str, content: bytes | None) -> None:

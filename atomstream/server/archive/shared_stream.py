@@ -36,8 +36,10 @@ from atomstream.server.ports.store import (
     StaleObjectError,
     Store,
     StoreUnavailableError,
+    attempts,
 )
 from atomstream.shard import ABSENT, Fetch, ShardLayout, index_nbytes
+from atomstream.system.own_files import LONGEST
 
 T = TypeVar("T")
 STREAMS: Final = "streams"
@@ -142,6 +144,14 @@ class SharedStream:
         """
         return self._parse(self.store.get(self.key(ABOUT)).data)
 
+    def exists(self) -> bool:
+        """Whether the store has its description."""
+        try:
+            self.store.head(self.key(ABOUT))
+        except ObjectMissingError:
+            return False
+        return True
+
     def change_about(self, before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         """Apply those of ``changes`` that differ from ``before``, the description as it was read; returns the new one.
 
@@ -152,7 +162,7 @@ class SharedStream:
             ObjectMissingError: the stream was deleted. StreamError: its description is damaged.
         """
         wanted = {name: value for name, value in changes.items() if before.get(name) != value}
-        while True:
+        for _ in attempts(self.store, self.key(ABOUT)):
             found = self.store.get(self.key(ABOUT))
             present = self._parse(found.data)
             for name in _FIRST_COUNTS:
@@ -172,6 +182,7 @@ class SharedStream:
                 continue
             self.note_description(changed)
             return changed
+        raise AssertionError
 
     def note_description(self, about: Mapping[str, Any]) -> None:
         """Use the number of chunks in an object that a description states."""
@@ -256,7 +267,7 @@ class SharedStream:
 
         def alone() -> ChunkObject:
             key = self._shard(index)
-            found = self.store.get(key)
+            found = self.store.get(key, most=LONGEST)
             return ChunkObject(key, found.etag, found.data, index, None)
 
         def together() -> ChunkObject:
@@ -269,7 +280,7 @@ class SharedStream:
     def merged_object(self, number: int) -> ChunkObject:
         """A merged object. Raises ObjectMissingError, and ShardError for a damaged one."""
         key = self.merged_key(number)
-        found = self.store.get(key)
+        found = self.store.get(key, most=LONGEST)
         layout = MergedObject.read(found.data[-self.grid.tail_nbytes :], self.grid, key)
         self.note_merged(number)
         return ChunkObject(key, found.etag, found.data, number, layout)

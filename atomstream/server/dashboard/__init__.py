@@ -35,6 +35,7 @@ from atomstream.server.dashboard.throughput import THROUGHPUT, ThroughputMonitor
 from atomstream.server.http.gate import GATE, Gate, Visible
 from atomstream.server.http.oidc_provider import OidcProvider
 from atomstream.server.http.open_sockets import SOCKETS, OpenSockets
+from atomstream.server.http.recent_counts import RecentCounts
 from atomstream.server.live.growth_summary import SummaryReader
 
 __all__ = ["ROUTES", "install", "principal_of_session", "refresh_shared_sessions"]
@@ -63,6 +64,7 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
         context.documents, lambda holder: gate.of_holder(holder) is not None
     )
     app[sign_in.PASSWORDS] = PasswordCheck(gate.people)
+    app[sign_in.SIGN_INS] = RecentCounts(sign_in.MAX_SIGN_INS, sign_in.SIGN_INS_S)
     if context.settings.oidc is not None:
         app[oidc_sign_in.PROVIDER] = OidcProvider(context.settings.oidc)
     app[series.READER] = ColumnReader()

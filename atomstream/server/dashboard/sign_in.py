@@ -27,6 +27,7 @@ from atomstream.server.http.access import access
 from atomstream.server.http.audit import audit
 from atomstream.server.http.gate import GATE, actor_of, principal_of
 from atomstream.server.http.open_sockets import SOCKETS
+from atomstream.server.http.recent_counts import RecentCounts
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.key_strength import MAX_KEY_CHARS
@@ -40,6 +41,11 @@ PASSWORDS: Final = web.AppKey("dashboard_passwords", PasswordCheck)
 
 MAX_LOGIN_BYTES = 8192
 """Largest body of a login request in bytes. It is small, because the sender is not authenticated yet."""
+
+MAX_SIGN_INS: Final = 60
+"""Sessions that one person or key can open in ``SIGN_INS_S``."""
+SIGN_INS_S: Final = 60.0
+SIGN_INS: Final = web.AppKey("dashboard_sign_ins", RecentCounts)
 
 BROWSER_S: Final = 365 * 24 * 3600.0
 """How long a browser is known in which somebody has signed in by password."""
@@ -94,7 +100,19 @@ async def begin_session(
     way: str,
     lifetime_s: float = LIFETIME_S,
 ) -> None:
-    """Open a session for ``principal``, who has signed in in this ``way``, and send its cookie with ``reply``."""
+    """Open a session for ``principal``, who has signed in in this ``way``, and send its cookie with ``reply``.
+
+    Raises:
+        HttpError: 429, the same person or key has opened many in the last minute. Each is a line of the audit log.
+    """
+    wait_s = request.app[SIGN_INS].count(principal.holder.encode())
+    if wait_s:
+        raise HttpError(
+            429,
+            f"{principal.name} has signed in {MAX_SIGN_INS} times in a minute; wait {int(wait_s) + 1} s. Sessions that "
+            "are open stay so, and an API key needs no session.",
+            headers={"Retry-After": str(int(wait_s) + 1)},
+        )
     token = await asyncio.to_thread(request.app[SESSIONS].open, principal.holder, lifetime_s)
     await audit(request, f"signed in by {way}", principal=principal)
     set_cookie(request, reply, token, lifetime_s)
@@ -197,7 +215,10 @@ async def ways(request: web.Request) -> web.Response:
 async def make_link(request: web.Request) -> web.Response:
     """``POST /session/links``: the path of a page that logs in once, as whoever has the key of this request."""
     principal, people = principal_of(request), request.app[GATE].people
-    token = await asyncio.to_thread(people.make_link, actor_of(request), principal.holder, principal.name)
+    try:
+        token = await asyncio.to_thread(people.make_link, actor_of(request), principal.holder, principal.name)
+    except ConfigError as error:
+        raise HttpError(429, str(error)) from None
     return json_reply({"path": f"/login#link={token}"})
 
 

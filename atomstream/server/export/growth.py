@@ -80,9 +80,8 @@ class Growth:
 
     @property
     def origin(self) -> datetime | None:
-        """Time of the first frame (UTC); None before the first chunk."""
-        ms = self.status.origin_unix_ms
-        return None if ms is None else datetime.fromtimestamp(ms / 1e3, UTC)
+        """Time of the first frame (UTC); None before the first chunk, or if it is damaged."""
+        return _utc(self.status.origin_unix_ms)
 
     @property
     def layer_nm(self) -> float | None:
@@ -170,12 +169,17 @@ class Growth:
 
 
 def utc_text(unix_ms: float | None) -> str:
-    """An ISO 8601 time in UTC with milliseconds; empty if there is none."""
-    if unix_ms is None:
-        return ""
-    return (
-        datetime.fromtimestamp(unix_ms / 1e3, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    """An ISO 8601 time in UTC with milliseconds; empty if there is none, or it is damaged."""
+    time = _utc(unix_ms)
+    return "" if time is None else time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _utc(unix_ms: float | None) -> datetime | None:
+    """A time; None for one that is in no calendar, as in a damaged column."""
+    try:
+        return None if unix_ms is None else datetime.fromtimestamp(unix_ms / 1e3, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def plain_text(text: str) -> str:

@@ -12,12 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from atomstream.server.archive.chunk_index import NO_RESOURCES
 from atomstream.server.archive.metadata import ENDED_STATUSES, StreamMetadata
 from atomstream.server.archive.records import UploadClaims
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.responses import HttpError
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
+from atomstream.server.live.result_store import IDLE
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames, UploadTap
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.live.worker_pool import WorkerPool, WorkerStartError
@@ -27,6 +29,7 @@ from atomstream.server.streams.registry import StreamRegistry, checked_id
 from atomstream.server.streams.signals import ChunkStored, Followed, ServerSignals, StatusChanged
 from atomstream.shard import frame_nbytes
 from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import read_plain
 
 log = get_logger("atomstream.server")
 WARM_UP_S: Final = 1.5
@@ -39,6 +42,8 @@ REST_S: Final = 2.0
 """Results that were used within this time, in s, are not closed: a request may still use them."""
 IDLE_S: Final = 60.0
 """Time in s without a chunk after which the analysis of a stream that is not ended is closed, if many are open."""
+KEPT_SHARE: Final = 4
+"""One of so many places for open streams is kept for analyses: requests do not take it."""
 RESUMED_AT_START: Final = 32
 WAIT_S: Final = 1.0
 
@@ -55,6 +60,10 @@ class ResultsManager:
 
     Open results take files and memory. So a stream's results are opened when a request or a chunk needs them, and
     closed when nobody has used them for some time; at most ``most_open`` are open at once.
+
+    An analysis comes before readers: pages that are open on many streams must not keep running streams from being
+    analysed. So requests do not take the last quarter of the places, and a chunk that needs a place gets that of a
+    stream that is only read; its readers connect again.
     """
 
     def __init__(
@@ -81,9 +90,11 @@ class ResultsManager:
         self._open: OrderedDict[str, StreamResults] = OrderedDict()
         self._used_at: dict[str, float] = {}
         self._opening = 0
+        self._unread: dict[str, Path] = {}
+        """The file of each stream whose results could not be opened."""
         self._locks = KeyedLocks()
-        # Streams with work to do for which there was no room, in order.
-        self._waiting: dict[str, None] = {}
+        # Streams with work to do for which there was no room, in order, and whether they may take a reader's place.
+        self._waiting: dict[str, bool] = {}
         self._opener: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
         events.created.subscribe(self._created)
@@ -119,17 +130,20 @@ class ResultsManager:
         """
         unfinished = await asyncio.to_thread(_unfinished, self._dir)
         for data_id in unfinished[:RESUMED_AT_START]:
-            await self._open_later(data_id)
-        self._waiting.update(dict.fromkeys(unfinished[RESUMED_AT_START:]))
+            await self._open_later(data_id, even_read=False)
+        self._waiting.update(dict.fromkeys(unfinished[RESUMED_AT_START:], False))
         self._open_waiting()
         self._prepare_worker()
 
-    async def _open_later(self, data_id: str) -> None:
-        """Open results, now or, if there is no room, as soon as there is."""
+    async def _open_later(self, data_id: str, *, even_read: bool) -> None:
+        """Open results for an analysis, now or, if there is no room, as soon as there is.
+
+        With ``even_read`` they may take the place of a stream that is only read: there is something to analyse.
+        """
         try:
-            await self.of(data_id)
+            await self._of(data_id, self._most_open, even_read=even_read)
         except NoRoomError:
-            self._waiting[data_id] = None
+            self._waiting[data_id] = even_read
             self._open_waiting()
         except Exception as error:  # its folder is damaged; the others go on
             log_failure(log, error, "the analysis of stream %s could not be opened", data_id)
@@ -141,8 +155,7 @@ class ResultsManager:
     async def _open_one_by_one(self) -> None:
         while self._waiting:
             data_id = next(iter(self._waiting))
-            del self._waiting[data_id]
-            await self._open_later(data_id)
+            await self._open_later(data_id, even_read=self._waiting.pop(data_id))
             await asyncio.sleep(WAIT_S if data_id in self._waiting else 0)
 
     def _prepare_worker(self) -> None:
@@ -166,24 +179,39 @@ class ResultsManager:
         Raises:
             HttpError: 404 there is no such stream. NoRoomError: 503, too many streams are in use.
         """
+        return await self._of(data_id, self._most_open - self._most_open // KEPT_SHARE, even_read=False)
+
+    def opened(self, data_id: str) -> StreamResults | None:
+        """The results of a stream if they are open; this does not count as use."""
+        return self._open.get(data_id)
+
+    async def _of(self, data_id: str, most: int, *, even_read: bool) -> StreamResults:
         results = self._open.get(data_id)
         if results is None:
             async with self._locks.hold(checked_id(data_id)):
-                results = self._open.get(data_id) or await self._open_results(data_id)
+                results = self._open.get(data_id) or await self._open_results(data_id, most, even_read)
         self._used_at[data_id] = self._clock()
         self._open.move_to_end(data_id)
         if len(self._open) > MAX_IDLE:
             await self._close_idle()
         return results
 
-    async def _open_results(self, data_id: str) -> StreamResults:
+    async def _open_results(self, data_id: str, most: int, even_read: bool) -> StreamResults:
         archive = await self._streams.archive(data_id)
-        if len(self._open) + self._opening >= self._most_open and not await self._make_room():
-            raise NoRoomError
+        if len(self._open) + self._opening >= most:
+            await self._make_room(len(self._open) + self._opening - most + 1, even_read=even_read)
+            if len(self._open) + self._opening >= most:
+                raise NoRoomError
         self._opening += 1
         try:
             about = await self._streams.about(data_id)
-            results = await self._make_results(archive, about)
+            try:
+                results = await self._make_results(archive, about)
+            except OSError as error:
+                if error.errno in NO_RESOURCES:
+                    raise
+                raise self._unreadable(archive, error) from None
+            self._note_readable(archive)
             try:
                 await results.resume()
             except BaseException:
@@ -193,6 +221,24 @@ class ResultsManager:
             self._opening -= 1
         self._open[data_id] = results
         return results
+
+    def _unreadable(self, archive: StreamArchive, error: OSError) -> HttpError:
+        """Name a file of the results that the system does not let this server read; its frames can be used."""
+        data_id, why = archive.folder.name, error.strerror or type(error).__name__
+        path = Path(error.filename or archive.folder / "analysis")
+        archive.files.note_damage(
+            path, f"it can't be read ({why}), so the stream has no results; its frames can be read"
+        )
+        self._unread[data_id] = path
+        return HttpError(
+            503,
+            f"The results of stream {data_id} can't be read at present: {path.name}: {why}. Its frames can be read.",
+        )
+
+    def _note_readable(self, archive: StreamArchive) -> None:
+        path = self._unread.pop(archive.folder.name, None)
+        if path is not None:
+            archive.files.note_repaired(path)
 
     async def _make_results(self, archive: StreamArchive, about: StreamMetadata) -> StreamResults:
         return await StreamResults.open(archive, about, self._resources)
@@ -205,25 +251,32 @@ class ResultsManager:
         for data_id in idle[: max(0, len(idle) - MAX_IDLE)]:
             await self._close(data_id, IDLE_S)
 
-    async def _make_room(self) -> bool:
-        """Close the results that were unused for the longest time; False if all are in use."""
-        unused = [
-            data_id for data_id, results in self._open.items() if self._is_unused(data_id, results, REST_S)
-        ]
-        for data_id in unused[: max(1, self._most_open // 16)]:
+    async def _make_room(self, needed: int, *, even_read: bool) -> None:
+        """Close the results that were unused for the longest time; with ``even_read`` also those that are only read."""
+        unused = [one for one, results in self._open.items() if self._is_unused(one, results, REST_S)]
+        for data_id in unused[: max(needed, self._most_open // 16)]:
             await self._close(data_id, REST_S)
-        return len(self._open) + self._opening < self._most_open
+        if even_read and not unused:
+            read = [
+                one
+                for one, results in self._open.items()
+                if results.followers and self._is_unused(one, results, REST_S, even_read=True)
+            ]
+            for data_id in read[:needed]:
+                await self._close(data_id, REST_S, even_read=True)
 
-    def _is_unused(self, data_id: str, results: StreamResults, idle_s: float) -> bool:
+    def _is_unused(
+        self, data_id: str, results: StreamResults, idle_s: float, *, even_read: bool = False
+    ) -> bool:
         unused_s = self._clock() - self._used_at.get(data_id, 0.0)
-        if results.followers or unused_s < REST_S:
+        if unused_s < REST_S or (results.followers and not even_read):
             return False
         return results.is_over or (results.is_idle and unused_s >= idle_s)
 
-    async def _close(self, data_id: str, idle_s: float) -> None:
+    async def _close(self, data_id: str, idle_s: float, *, even_read: bool = False) -> None:
         async with self._locks.hold(data_id):
             results = self._open.get(data_id)
-            if results is not None and self._is_unused(data_id, results, idle_s):
+            if results is not None and self._is_unused(data_id, results, idle_s, even_read=even_read):
                 del self._open[data_id]
                 self._used_at.pop(data_id, None)
                 await results.park()
@@ -269,7 +322,7 @@ class ResultsManager:
         if opened is not None:
             opened.end()
         elif status == "success" or (await self._streams.about(data_id)).geometry is not None:
-            await self._open_later(data_id)  # it is ended by its status
+            await self._open_later(data_id, even_read=True)  # it is ended by its status
 
     async def _followed(self, followed: Followed) -> None:
         """Other servers have stored chunks: they are analysed here if the results are in use here."""
@@ -286,7 +339,7 @@ class ResultsManager:
         if claims.data_id in self._streams.deleted:
             return
         if claims.data_id not in self._open:
-            await self._open_later(claims.data_id)
+            await self._open_later(claims.data_id, even_read=True)
         results = self._open.get(claims.data_id)
         if results is None or stored.committed.known:
             return  # without results: the analysis finds the chunk in the archive when it is opened
@@ -344,10 +397,19 @@ class ResultsManager:
             await asyncio.to_thread(threads.shutdown)
 
 
+def _is_idle(note: Path) -> bool:
+    """Whether an analysis was closed while it waited for the next chunk, and none has come since."""
+    if read_plain(note) != IDLE.encode():
+        return False
+    shards = note.parents[1] / "frames.zarr" / "frames" / "c"
+    return not shards.exists() or shards.stat().st_mtime_ns <= note.stat().st_mtime_ns
+
+
 def _unfinished(streams_dir: Path) -> list[str]:
-    """The streams whose analysis has not ended, the last changed first. Blocks."""
+    """The streams whose analysis has something to do, the last changed first. Blocks."""
     found: list[tuple[float, str]] = []
     for path in streams_dir.glob("*/analysis/running"):
         with suppress(OSError):
-            found.append((path.parent.stat().st_mtime, path.parents[1].name))
+            if not _is_idle(path):
+                found.append((path.parent.stat().st_mtime, path.parents[1].name))
     return [data_id for _, data_id in sorted(found, reverse=True)]

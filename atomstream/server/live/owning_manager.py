@@ -145,15 +145,17 @@ class OwningManager(ResultsManager):
     async def _status_changed(self, changed: StatusChanged) -> None:
         """Statuses are changed elsewhere."""
 
-    def _is_unused(self, data_id: str, results: StreamResults, idle_s: float) -> bool:
+    def _is_unused(
+        self, data_id: str, results: StreamResults, idle_s: float, *, even_read: bool = False
+    ) -> bool:
         outdated = isinstance(results, OwnedResults) and results.outdated.is_set()
-        return outdated or super()._is_unused(data_id, results, idle_s)
+        return outdated or super()._is_unused(data_id, results, idle_s, even_read=even_read)
 
     async def of(self, data_id: str) -> Any:
         """The results of a stream; those that another process has taken over are opened again. Raises as in the base
         class."""
-        results = await super().of(data_id)
+        results = await self._of(data_id, self._most_open, even_read=False)
         if isinstance(results, OwnedResults) and results.outdated.is_set():
             await self._drop(data_id)
-            results = await super().of(data_id)
+            results = await self._of(data_id, self._most_open, even_read=False)
         return results

@@ -12,8 +12,8 @@ import contextlib
 import errno
 import math
 import threading
+from array import array
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ import google_crc32c
 import msgspec
 from msgspec import UNSET
 
+from atomstream.counted import counted
 from atomstream.protocol import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE
 from atomstream.results import Event, Plain
 from atomstream.server.archive.archive_files import ArchiveFiles
@@ -82,6 +83,12 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Absent in checkpoints of an earlier version, whose log is read from its start."""
 
 
+def _n_known(checkpoint: Checkpoint) -> int:
+    """The number of the records that a checkpoint knows; 0 if it is damaged."""
+    offsets = checkpoint.places.get("offsets")
+    return len(offsets) // array("Q").itemsize if isinstance(offsets, bytes) else 0
+
+
 class CheckpointFacts(msgspec.Struct, frozen=True):
     """The values of a :class:`ResultLog` in a checkpoint."""
 
@@ -139,9 +146,14 @@ class ResultLog:
             path,
             None if kept is None else kept.places,
             self._files.file_system,
-            partial(self._files.note_damage, path),
+            self._note_lost,
         )
         try:
+            missing = 0 if kept is None else _n_known(kept) - len(records)
+            if missing > 0:
+                self._note_lost(
+                    f"the last {counted(missing, 'record')} of it, which its checkpoint knows, are missing"
+                )
             n_cached = records.n_cached if records.n_cached and self._take_over(kept) else 0
             for number in range(n_cached + 1, len(records) + 1):
                 self._note(self._typed(number, records.read(number)))
@@ -150,6 +162,11 @@ class ResultLog:
             raise
         self._checked = (records.positions["end"], 0) if n_cached else (0, 0)
         return records
+
+    def _note_lost(self, what: str) -> None:
+        self._files.note_damage(
+            self._folder / "results.log", f"{what}. An analysis of the stream computes its results again"
+        )
 
     def _take_over(self, kept: Checkpoint | None) -> bool:
         """Set the state to that of a checkpoint; False if it is not valid, and nothing was changed."""
@@ -227,10 +244,10 @@ class ResultLog:
         if isinstance(record, EndMessage):
             self.ended = True
             self.missing = MissingIndices(() if record.missing is UNSET else record.missing)
+        self.newest = applied(self.newest, record)
         if not isinstance(record, StoredBatch):
             return
         self.ended = False
-        self.newest = applied(self.newest, record)
         reanalysis = record.reanalysis is True
         if record.events or reanalysis:
             self.events = [*([] if reanalysis else self.events), *record.events][-MAX_EVENTS:]
@@ -280,9 +297,7 @@ class ResultLog:
             if isinstance(made, EndMessage) and made.missing is not UNSET:
                 MissingIndices(made.missing)
         except (msgspec.MsgspecError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            self._files.note_damage(
-                self._folder / "results.log", f"record {number} can't be used and is left out: {error}"
-            )
+            self._note_lost(f"record {number} can't be used and is left out: {error}")
             return LostMessage(count=1, first=number, last=number)
         return made
 
@@ -366,7 +381,12 @@ def shortened(record: BatchMessage, before: CurrentResults) -> StoredBatch | Non
 
 
 def applied(before: CurrentResults, record: StoredRecord) -> CurrentResults:
-    """The results after a record, shortened or complete."""
+    """The results after a record, shortened or complete.
+
+    After a lost one nothing is known: a shortened record after it omits what the lost one may have changed.
+    """
+    if isinstance(record, LostMessage):
+        return CurrentResults()
     if not isinstance(record, StoredBatch):
         return before
     values = {} if record.values is UNSET else record.values

@@ -55,7 +55,7 @@ STREAKS: Final = "streaks"
 RUNNING: Final = "running"
 MAX_WATERFALLS: Final = 80
 """Lines whose profiles are kept: all present ones, and the newest of those that the user has removed."""
-LIVE, REANALYSIS = "live", "reanalysis"
+LIVE, IDLE, REANALYSIS = "live", "idle", "reanalysis"
 SNAPSHOT_VERSION: Final = f"2/{VERSION}"
 """Version of :class:`Snapshot` and of the analyzer's state in it."""
 
@@ -91,7 +91,11 @@ class ResultStore:
         self._archive = archive
         self._shared = shared
         self.log = ResultLog(self.folder, archive.files, self._time_of, shared)
-        self.waterfalls = self._read_waterfalls()
+        try:
+            self.waterfalls = self._read_waterfalls()
+        except BaseException:
+            self.log.close()
+            raise
         self.saved: Callable[[], None] = _nothing
         """Called after each snapshot of a running analysis."""
 
@@ -332,7 +336,10 @@ class ResultStore:
         write_checked(self._archive.files, self.folder / name, msgspec.msgpack.encode(content))
 
     def begin(self, what: str = LIVE) -> None:
-        """Note on disk that a live analysis or a re-analysis runs, for the next start of the server."""
+        """Note on disk that a live analysis or a re-analysis runs, for the next start of the server.
+
+        ``IDLE``: a live analysis that waits for the next chunk was closed.
+        """
         disk = self._archive.files.file_system
         disk.unlink(self.folder / RUNNING)  # overwrite() would leave the end of a longer text
         disk.overwrite(self.folder / RUNNING, what.encode())

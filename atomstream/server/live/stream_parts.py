@@ -47,7 +47,10 @@ def _open_parts(
     path = store.folder / "inputs.log"
     try:
         report = partial(archive.files.note_damage, path)
+        is_lost = store.log.seq > 0 and not (path.is_file() and path.stat().st_size)
         annotations = Annotations(path, archive.files.file_system, report)
+        if is_lost and not annotations.entries:
+            report("it was missing or empty; marks, regions and a calibration that were set are lost")
     except BaseException:
         store.close()
         raise

@@ -35,7 +35,7 @@ from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import EndMessage, EventMessage, MissingMessage, RegionsMessage
 from atomstream.server.live.missing_chunks import LATE, MissingIndices
 from atomstream.server.live.reanalysis import Reanalysis, ReanalysisScheduler
-from atomstream.server.live.result_store import REANALYSIS
+from atomstream.server.live.result_store import IDLE, REANALYSIS
 from atomstream.server.live.stored_results import StoredResults
 from atomstream.server.live.stream_parts import StreamParts, open_parts
 from atomstream.server.ports.store import StoreUnavailableError
@@ -400,9 +400,12 @@ class StreamResults(StoredResults):
     async def park(self) -> None:
         """Stop an idle analysis, and release its worker and files.
 
-        When it is opened again, it continues from the last snapshot.
+        When it is opened again, it continues from the last snapshot. Until then it has nothing to do: this is noted, so
+        that a start of the server does not open all streams that nobody ends.
         """
         live = self._live
+        if self.is_idle:
+            await self._in_thread(lambda: self._store.begin(IDLE))
         await self.close()
         if live is not None:
             await live.close()

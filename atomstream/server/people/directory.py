@@ -61,6 +61,10 @@ class Directory:
                 if change.id in self.keys:
                     self._revoke(self.keys[change.id])
             case LinkMade():
+                while (oldest := next(iter(self.links), None)) and self.links[
+                    oldest
+                ].expires <= self._clock():
+                    del self.links[oldest]
                 self.links[change.sha256] = change
             case LinkUsed():
                 self.links.pop(change.sha256, None)
@@ -131,6 +135,11 @@ class Directory:
         user_id, _, epoch = rest.partition(":")
         user = self.users.get(user_id)
         return self.of_user(user) if user is not None and str(user.epoch) == epoch else None
+
+    def count_links(self, holder: str) -> int:
+        """The number of links for ``holder`` that were not used and are still valid."""
+        now = self._clock()
+        return sum(link.holder == holder and now < link.expires for link in tuple(self.links.values()))
 
     def link_with(self, sha256: str) -> LinkMade | None:
         """The link with that hash, if it was not used and its time is not over."""

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 LINK_S: Final = 900.0
 """How long a login link is valid, in s, unless given."""
+MAX_LINKS: Final = 20
+"""Most login links of one person or key that were not used and are still valid."""
 OVERLAP_S: Final = 24 * 3600.0
 """How long the old key stays valid after a rotation, in s, unless given."""
 MAX_PEOPLE: Final = 10_000
@@ -334,10 +336,18 @@ class People:
     # -- login links -----------------------------------------------------------------------------------------
 
     def make_link(self, actor: Actor, holder: str, name: str, valid_s: float = LINK_S) -> str:
-        """The token of a link that logs in once as ``holder`` (see :class:`Principal`), named ``name`` in the log."""
+        """The token of a link that logs in once as ``holder`` (see :class:`Principal`), named ``name`` in the log.
+
+        Each is a line of the log for ever; so whoever may only read can make a few of them.
+        """
         token = secrets.token_urlsafe(32)
         link = LinkMade(_token_hash(token), holder, self._clock() + valid_s)
         with self._changing(actor) as write:
+            if self.directory.count_links(holder) >= MAX_LINKS:
+                raise ConfigError(
+                    f"{name} has {MAX_LINKS} login links that were not used yet, and more are not made. A link is "
+                    "valid for 15 minutes, unless another time was given."
+                )
             write(f"made a login link for {name}", link)
         return token
 

@@ -18,11 +18,13 @@ from filelock import FileLock
 
 from atomstream.records import Piece
 from atomstream.server.ports.store import (
+    DOCUMENT_NBYTES,
     PIECE_NBYTES,
     Data,
     ObjectExistsError,
     ObjectInfo,
     ObjectMissingError,
+    ObjectTooLongError,
     StaleObjectError,
     StoredObject,
     StoreError,
@@ -31,7 +33,7 @@ from atomstream.server.ports.store import (
     checked_content,
 )
 from atomstream.system.files import LOCAL, TEMP_SUFFIX, FileSystem
-from atomstream.system.own_files import open_file, prepare_for_library
+from atomstream.system.own_files import LONGEST, open_file, prepare_for_library
 
 LOCK_FILE: Final = ".store-lock"
 _LOCK_WAIT_S: Final = 10.0
@@ -88,33 +90,44 @@ class LocalStore:
         if if_match is not None and present != if_match:
             raise StaleObjectError(f"{key} in {self.name} was changed since it was read.", key)
 
-    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+    def fetch(
+        self, key: str, offset: int = 0, length: int | None = None, *, most: int = DOCUMENT_NBYTES
+    ) -> bytes:
         """A part of an object; see :meth:`.store.Store.fetch`."""
         check_key(key)
         try:
             with open_file(self._path(key), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                file.seek(max(0, size + offset) if offset < 0 else offset)
-                return file.read(-1 if length is None else length)
+                start = max(0, size + offset) if offset < 0 else offset
+                count = size - start if length is None else min(length, size - start)
+                if length is None and offset >= 0 and count > most:
+                    raise ObjectTooLongError(key, most)
+                file.seek(start)
+                return file.read(max(0, count))
         except OSError as error:
             raise self._failed(key, error) from None
 
-    def pieces(self, key: str) -> Iterator[Piece]:
+    def pieces(self, key: str, *, most: int = LONGEST) -> Iterator[Piece]:
         """The content of an object in pieces; see :meth:`.store.Store.pieces`."""
         check_key(key)
         try:
             with open_file(self._path(key), "rb") as file:
+                if os.fstat(file.fileno()).st_size > most:
+                    raise ObjectTooLongError(key, most)
                 while piece := file.read(PIECE_NBYTES):
                     yield piece
         except OSError as error:
             raise self._failed(key, error) from None
 
-    def get(self, key: str) -> StoredObject:
+    def get(self, key: str, *, most: int = DOCUMENT_NBYTES) -> StoredObject:
         """An object with its etag; see :meth:`.store.Store.get`."""
         check_key(key)
         try:
             with open_file(self._path(key), "rb") as file:
-                return StoredObject(file.read(), _etag(os.fstat(file.fileno())))
+                found = os.fstat(file.fileno())
+                if found.st_size > most:
+                    raise ObjectTooLongError(key, most)
+                return StoredObject(file.read(most), _etag(found))
         except OSError as error:
             raise self._failed(key, error) from None
 

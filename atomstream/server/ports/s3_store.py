@@ -7,9 +7,12 @@ compares: so an object is there whole and unchanged, or not at all.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,27 +21,38 @@ import obstore
 from obstore import exceptions
 from obstore.store import S3Store as Bucket
 
+from atomstream.counted import counted
 from atomstream.records import Piece
 from atomstream.server.ports.store import (
+    DOCUMENT_NBYTES,
     PIECE_NBYTES,
     ChecksumError,
     Data,
     ObjectExistsError,
     ObjectInfo,
     ObjectMissingError,
+    ObjectTooLongError,
     StaleObjectError,
     StoredObject,
     StoreUnavailableError,
     check_key,
     checked_content,
+    is_key,
 )
 from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import LONGEST
 
 log = get_logger("atomstream.server")
 CONNECT_S: Final = 2.0
 REQUEST_S: Final = 20.0
 """Longest time of one attempt in s: a chunk of 41 MB needs 2 MB/s."""
 _TRIES_AGAIN: Final = 1
+MAX_PAGES: Final = 5000
+"""Most pages of a list: 5 million objects. A store may answer each page by another one."""
+LIST_S: Final = 600.0
+"""Longest time of a list in s."""
+LIST_CHILDREN_S: Final = 60.0
+"""Longest time of a list of streams in s; all of it is in memory. A million streams are 1000 pages."""
 _BAD_BYTES: Final = ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
 _NO_BUCKET: Final = "NoSuchBucket"
 _PAST_THE_END: Final = "InvalidRange"
@@ -117,46 +131,67 @@ class S3Store:
             made = obstore.put(self._open_bucket, key, content, mode=mode, use_multipart=False)
         return made["e_tag"] or ""
 
-    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+    def fetch(
+        self, key: str, offset: int = 0, length: int | None = None, *, most: int = DOCUMENT_NBYTES
+    ) -> bytes:
         """A part of an object; see :meth:`.store.Store.fetch`."""
         check_key(key)
         if length is not None and length <= 0:
             return b""
         with self._errors(key):
             try:
-                return self._fetch(key, offset, length)
+                return self._fetch(key, offset, length, most)
             except exceptions.GenericError as error:
                 if _PAST_THE_END not in str(error):
                     raise
                 return b""
 
-    def _fetch(self, key: str, offset: int, length: int | None) -> bytes:
-        if offset >= 0 and length is not None:
-            return bytes(obstore.get_range(self._open_bucket, key, start=offset, length=length))
-        if offset == 0:
-            return bytes(obstore.get(self._open_bucket, key).bytes())
-        wanted: Any = {"suffix": -offset} if offset < 0 else {"offset": offset}
-        found = bytes(obstore.get(self._open_bucket, key, options={"range": wanted}).bytes())
+    def _fetch(self, key: str, offset: int, length: int | None, most: int) -> bytes:
+        wanted: Any = None
+        if offset < 0:
+            wanted, most = {"suffix": -offset}, -offset
+        elif length is not None:
+            wanted, most = (offset, offset + length), length
+        elif offset:
+            wanted = {"offset": offset}
+        options: Any = {} if wanted is None else {"range": wanted}
+        found = b"".join(self._received(key, obstore.get(self._open_bucket, key, options=options), most))
         return found if length is None else found[:length]
 
-    def pieces(self, key: str) -> Iterator[Piece]:
+    def pieces(self, key: str, *, most: int = LONGEST) -> Iterator[Piece]:
         """The content of an object in pieces; see :meth:`.store.Store.pieces`."""
         check_key(key)
         with self._errors(key):
-            found = obstore.get(self._open_bucket, key)
-            left = found.meta["size"]
-            for piece in found.stream(min_chunk_size=PIECE_NBYTES):
-                left -= len(piece)
-                yield memoryview(piece)
-        if left:
-            raise self._unavailable("it has sent a part of an object only", key)
+            yield from self._received(key, obstore.get(self._open_bucket, key), most)
 
-    def get(self, key: str) -> StoredObject:
+    def get(self, key: str, *, most: int = DOCUMENT_NBYTES) -> StoredObject:
         """An object with its etag; see :meth:`.store.Store.get`."""
         check_key(key)
         with self._errors(key):
             found = obstore.get(self._open_bucket, key)
-            return StoredObject(bytes(found.bytes()), found.meta["e_tag"] or "")
+            return StoredObject(b"".join(self._received(key, found, most)), found.meta["e_tag"] or "")
+
+    def _received(self, key: str, found: Any, most: int) -> Iterator[bytes]:
+        """The body of a reply in pieces. A store may state another length than it sends, or send without an end.
+
+        Raises:
+            ObjectTooLongError: it would be more than ``most`` bytes. StoreUnavailableError: it has another length.
+        """
+        start, stop = found.range
+        left = stop - start
+        stream = found.stream(min_chunk_size=PIECE_NBYTES)
+        try:
+            if left > most:
+                raise ObjectTooLongError(key, most)
+            for piece in stream if left else ():
+                left -= len(piece)
+                if left < 0:
+                    break
+                yield bytes(piece)
+        finally:
+            del stream  # closes the connection, also while somebody keeps the error
+        if left:
+            raise self._unavailable("it has sent another number of bytes than it stated", key)
 
     def head(self, key: str) -> ObjectInfo:
         """Size and etag of an object; see :meth:`.store.Store.head`."""
@@ -172,17 +207,34 @@ class S3Store:
     def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
         """Keys and sizes below a folder; see :meth:`.store.Store.sizes`. One request for 1000 keys."""
         check_key(folder, is_folder=True)
+        begin, until = f"{folder}/" if folder else "", time.monotonic() + LIST_S
         with self._errors(folder):
-            for some in obstore.list(self._open_bucket, folder or None):
-                yield from ((found["path"], found["size"]) for found in some)
+            for count, some in enumerate(obstore.list(self._open_bucket, folder or None)):
+                if count >= MAX_PAGES or time.monotonic() > until:
+                    raise self._unavailable(f"its list has no end after {counted(count, 'page')}", folder)
+                for found in some:
+                    key, size = found["path"], found["size"]
+                    if key.startswith(begin) and is_key(
+                        key
+                    ):  # others are not of atomstream: as paths they lead out
+                        yield key, size
 
     def children(self, folder: str) -> list[str]:
         """The names directly below a folder; see :meth:`.store.Store.children`. One request for 1000 names."""
         check_key(folder, is_folder=True)
-        with self._errors(folder):
-            found = obstore.list_with_delimiter(self._open_bucket, folder or None)
+        begin = f"{folder}/" if folder else ""
+        with self._errors(folder), ThreadPoolExecutor(1, thread_name_prefix="atomstream-list") as thread:
+            found = thread.submit(asyncio.run, self._list_children(folder)).result()
         paths = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
-        return sorted(path.rsplit("/", 1)[-1] for path in paths)
+        return sorted(path.removeprefix(begin) for path in paths if path.startswith(begin) and is_key(path))
+
+    async def _list_children(self, folder: str) -> Any:
+        """The reply of obstore, which collects all pages; cancelled if a list has no end."""
+        try:
+            async with asyncio.timeout(LIST_CHILDREN_S):
+                return await obstore.list_with_delimiter_async(self._open_bucket, folder or None)
+        except TimeoutError:
+            raise self._unavailable(f"its list has no end after {LIST_CHILDREN_S:g} s", folder) from None
 
     def delete(self, key: str) -> None:
         """Remove an object; see :meth:`.store.Store.delete`."""

@@ -18,6 +18,7 @@ import google_crc32c
 
 from atomstream.errors import AtomstreamError
 from atomstream.records import Piece
+from atomstream.system.own_files import LONGEST
 
 Data: TypeAlias = bytes | Sequence[Piece]
 """The content of an object: bytes, or pieces (bytes-like) that follow one another."""
@@ -25,6 +26,13 @@ Data: TypeAlias = bytes | Sequence[Piece]
 
 PIECE_NBYTES: Final = 1 << 20
 """Size, in bytes, of the pieces in which a large object is read."""
+
+DOCUMENT_NBYTES: Final = 16 << 20
+"""Longest object that is read as a whole, unless a caller states another length. Descriptions, documents and chunks of
+signals are shorter; a store that sends more is wrong, and must not take the memory of the server."""
+
+MAX_ATTEMPTS: Final = 100
+"""Number of attempts to replace an object that others replace at the same time."""
 
 
 class StoreError(AtomstreamError):
@@ -54,6 +62,13 @@ class ChecksumError(StoreError):
     """The bytes are not those of the checksum; nothing was stored."""
 
     retriable: ClassVar[bool] = True
+
+
+class ObjectTooLongError(StoreError):
+    """The object is longer than anything that is stored under its name, so it is damaged; it was not read."""
+
+    def __init__(self, key: str, most: int) -> None:
+        super().__init__(f"{key} in the store is longer than {most} bytes, so it is damaged.", key)
 
 
 class StoreUnavailableError(StoreError):
@@ -115,27 +130,30 @@ class Store(Protocol):
         """
         ...
 
-    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+    def fetch(
+        self, key: str, offset: int = 0, length: int | None = None, *, most: int = DOCUMENT_NBYTES
+    ) -> bytes:
         """``length`` bytes from ``offset`` on, fewer at the end; a negative offset counts from the end.
 
         Raises:
-            ObjectMissingError: there is no such object.
+            ObjectMissingError: there is no such object. ObjectTooLongError: without a length, more than ``most`` bytes.
         """
         ...
 
-    def pieces(self, key: str) -> Iterator[Piece]:
+    def pieces(self, key: str, *, most: int = LONGEST) -> Iterator[Piece]:
         """The whole content in pieces of some MiB at most, of one version; for large objects.
 
         Raises:
-            ObjectMissingError: there is no such object. StoreUnavailableError: also after some of the pieces.
+            ObjectMissingError: there is no such object. ObjectTooLongError: it has more than ``most`` bytes.
+            StoreUnavailableError: also after some of the pieces.
         """
         ...
 
-    def get(self, key: str) -> StoredObject:
+    def get(self, key: str, *, most: int = DOCUMENT_NBYTES) -> StoredObject:
         """The whole content and its etag, of one version.
 
         Raises:
-            ObjectMissingError: there is no such object.
+            ObjectMissingError: there is no such object. ObjectTooLongError: it has more than ``most`` bytes.
         """
         ...
 
@@ -173,6 +191,29 @@ class Store(Protocol):
     def close(self) -> None:
         """Close the connections. The store can't be used afterwards."""
         ...
+
+
+def attempts(store: Store, key: str) -> Iterator[int]:
+    """The numbers of the attempts to replace an object that others replace at the same time.
+
+    Raises:
+        StoreUnavailableError: after :data:`MAX_ATTEMPTS`: a store that refuses each one would be asked for ever.
+    """
+    yield from range(MAX_ATTEMPTS)
+    raise StoreUnavailableError(
+        f"The store {store.name} has refused to replace {key} {MAX_ATTEMPTS} times, as if others replaced it at the "
+        "same time. It was not changed.",
+        key,
+    )
+
+
+def is_key(key: str) -> bool:
+    """Whether an object can have this key."""
+    try:
+        check_key(key)
+    except ValueError:
+        return False
+    return True
 
 
 def check_key(key: str, *, is_folder: bool = False) -> None:

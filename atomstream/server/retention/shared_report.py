@@ -23,6 +23,7 @@ from atomstream.server.ports.store import (
     StaleObjectError,
     Store,
     StoreUnavailableError,
+    attempts,
 )
 from atomstream.server.retention.report import REPORT_FILE, RetentionReport, packed
 from atomstream.system.log_privacy import get_logger
@@ -86,7 +87,7 @@ class StoreRecord:
         self._beating = asyncio.create_task(self._beat(), name="atomstream retention beats")
 
     def _take(self, began: float) -> None:
-        while True:
+        for _ in attempts(self._store, REPORT_FILE):
             etag = self._read()
             if self.report is not None and self.report.running and self._clock() - self._seen[1] < STALE_S:
                 raise ConfigError(

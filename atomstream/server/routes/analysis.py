@@ -52,11 +52,11 @@ def read_query(request: web.Request) -> SeriesQuery:
     """The query parameters of a time series; raises HttpError 400 for invalid numbers."""
     query = request.query
     last_n = number(query.get("last_n"), "last_n", 1, MAX_LAST_N)
-    names = [name for value in query.getall("property_names", ()) for name in value.split(",") if name]
+    given = [name for value in query.getall("property_names", ()) for name in value.split(",") if name]
     return SeriesQuery(
         last_n=None if last_n is None else int(last_n),
         elapsed_s=number(query.get("elapsed_seconds"), "elapsed_seconds", 0.0, 1e9),
-        properties=tuple(names),
+        properties=tuple(dict.fromkeys(given)),
         low_level=query.get("include_low_level_features", "").lower() in {"1", "true", "yes"},
     )
 

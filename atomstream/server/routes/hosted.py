@@ -77,7 +77,7 @@ async def sample_series(request: web.Request) -> web.Response:
     There are at most 20,000 points of a property, shared out over the streams, of which the newest 100 are read.
     """
     context, sample_id = context_of(request), await _visible_sample(request)
-    names = tuple(name for name in request.query.getall("property_names", ()) if name)
+    names = tuple(dict.fromkeys(name for name in request.query.getall("property_names", ()) if name))
     streams = await _visible_streams(request, EntryFilter(sample_ids=(sample_id,), limit=MAX_STREAMS))
     query = SeriesQuery(properties=names, most=max(1, MAX_POINTS // max(1, len(streams))))
     readers = {data_id: (await context.results.of(data_id)).series_reader(query) for data_id in streams}

@@ -16,6 +16,7 @@ from atomstream.server.ports.store import (
     Store,
     StoredObject,
     StoreUnavailableError,
+    attempts,
 )
 from atomstream.server.signals.registry import SignalRegistry, SignalsChanged
 from atomstream.server.signals.shared_stream import SharedSignalStream
@@ -97,7 +98,7 @@ class SharedSignalRegistry(SignalRegistry):
     def _revise(
         self, data_id: str, revision: Callable[[SignalsAbout], SignalsAbout]
     ) -> tuple[SignalsAbout, SignalsAbout]:
-        while True:
+        for _ in attempts(self._store, _key(data_id)):
             try:
                 found = self._store.get(_key(data_id))
             except ObjectMissingError:
@@ -110,6 +111,7 @@ class SharedSignalRegistry(SignalRegistry):
             except StaleObjectError:
                 continue
             return old, new
+        raise AssertionError
 
     async def read(self, data_id: str, call: Callable[[SignalStream], T]) -> T:
         """As in the base class, with the points that other servers have stored."""

@@ -28,6 +28,7 @@ log = get_logger("atomstream.server")
 PERIOD_S: Final = 2.0
 """Least interval, in s, of the searches for chunks of other servers; longer if a search takes long."""
 _PATIENCE: Final = 20
+_MAX_DIGITS: Final = 16
 _READERS: Final = 8
 
 
@@ -97,7 +98,8 @@ class SharedSignalStream(SignalStream):
                 return
             with self._lock:
                 known = dict(self._parts)
-            listed = sorted(_place(key) for key in self._store.keys(self._chunks))
+            places = (_place(key) for key in self._store.keys(self._chunks))
+            listed = sorted(place for place in places if place is not None)
             wanted = [(index, part) for index, part in listed if part >= known.get(index, 0)]
             with ThreadPoolExecutor(_READERS, thread_name_prefix="atomstream-signals") as threads:
                 contents = threads.map(lambda place: self._store.fetch(self._key(*place)), wanted)
@@ -108,6 +110,12 @@ class SharedSignalStream(SignalStream):
             self._pause_s = max(PERIOD_S, _PATIENCE * (self._read_at - began))
 
 
-def _place(key: str) -> tuple[int, int]:
-    index, part = key.rsplit("/", 2)[1:]
-    return int(index), int(part)
+def _place(key: str) -> tuple[int, int] | None:
+    """Index and part of the object with this key; None for one that is no chunk."""
+    names = key.rsplit("/", 2)[1:]
+    if len(names) != 2 or not all(
+        one.isascii() and one.isdecimal() and len(one) < _MAX_DIGITS for one in names
+    ):
+        return None
+    index, part = map(int, names)
+    return index, part

@@ -205,9 +205,23 @@ class StoreSync:
                 self._lifecycle.start_timing(about.data_id)
         if not self._searches:  # the catalogue has the deletions
             return
-        for data_id in listed - stored - self._streams.deleted:
+        for data_id in await self._gone(listed - stored - self._streams.deleted):
             self._streams.deleted.add(data_id)
             await self._remove(data_id)
+
+    async def _gone(self, data_ids: Iterable[str]) -> list[str]:
+        """Those of the streams that the store really has no more.
+
+        A list that is too short is answered by proxies and by stores in trouble, with status 200. Uploads to a stream
+        that counts as deleted are refused for good.
+        """
+        gone = []
+        for data_id in data_ids:
+            if await run_in(self._threads, SharedStream(self._store, data_id).exists):
+                log.warning("stream %s is in the store and not in its list of streams", data_id)
+            else:
+                gone.append(data_id)
+        return gone
 
     async def _read(self, data_ids: Iterable[str]) -> dict[str, Found]:
         """Those of the streams that the store has."""

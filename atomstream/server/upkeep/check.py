@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,14 +32,11 @@ from atomstream.server.people.passwords import PASSWORDS_FILE
 from atomstream.server.upkeep.pace import Pace
 from atomstream.shard import index_nbytes
 from atomstream.system.own_files import open_file, read_plain
-from atomstream.system.record_log import scan
+from atomstream.system.record_scan import HEAD, MAGIC, MAX_RECORD_BYTES, scan
 
 PIECE_BYTES: Final = 1 << 20
-MAGIC: Final = b"atslog1\n"
 _LOGS: Final = ("analysis/results.log", "analysis/inputs.log")
 _CHECKED: Final = ("analysis/checkpoint", "analysis/state", "analysis/profiles")
-_RECORD_HEAD: Final = struct.Struct("<II")
-"""Length and CRC-32C of a record; see :mod:`atomstream.system.record_log`."""
 
 P = ParamSpec("P")
 
@@ -230,23 +226,23 @@ class _Checker:
                     self.report.records += 1
                     continue
                 # An incomplete record at the end is not damage: it is being written, or was at a power cut.
-                file.seek(at)
-                rest = scan(file.read(size - at))
-                if rest.records or rest.gaps or nbytes == 0:
+                if nbytes == 0 or scan(file).end > at:
                     raise ValueError(f"it is damaged at byte {at}")
                 return
 
     def _record_nbytes(self, file: BinaryIO, rest: int) -> int | None:
         """The length of the next record with its head, None if it goes beyond the ``rest`` bytes, 0 if damaged."""
-        head = file.read(_RECORD_HEAD.size)
-        if len(head) < _RECORD_HEAD.size:
+        head = file.read(HEAD.size)
+        if len(head) < HEAD.size:
             return None
-        nbytes, crc = _RECORD_HEAD.unpack(head)
-        if nbytes > rest - _RECORD_HEAD.size:
+        nbytes, crc = HEAD.unpack(head)
+        if nbytes > MAX_RECORD_BYTES:
+            return 0
+        if nbytes > rest - HEAD.size:
             return None
         payload = file.read(nbytes)
         self.pace.note(len(head) + nbytes)
-        return _RECORD_HEAD.size + nbytes if nbytes and google_crc32c.value(payload) == crc else 0
+        return HEAD.size + nbytes if nbytes and google_crc32c.value(payload) == crc else 0
 
     def _check_small(self, path: Path) -> None:
         raw = self._read(path)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from aiohttp import web
 
 from atomstream.errors import ConfigError
+from atomstream.server.alarms import watch as watch_module
 from atomstream.server.alarms.rules import AlarmRule, check_rules, why_met
 from atomstream.server.alarms.watch import AlarmWatch
 from atomstream.server.alarms.webhooks import MAX_WAITING, Webhooks, checked_addresses, read_addresses
 from atomstream.server.documents import FolderDocuments
+from atomstream.server.live import manager
 from atomstream.server.live.messages import MeasurementRecord
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient
@@ -53,13 +56,19 @@ def test_when_a_rule_is_met(rule: dict[str, Any], rate: float | None, age_s: flo
 
 @pytest.mark.parametrize(
     "rules",
-    [[{}], [{"low": 2.0, "high": 1.0}], [{"low": 1.0}, {"high": 2.0}]],
-    ids=["no condition", "empty band", "twice"],
+    [
+        [{}],
+        [{"low": 2.0, "high": 1.0}],
+        [{"low": 1.0}, {"high": 2.0}],
+        [{"name": "rate\n2026-01-01 ERROR the server is on fire", "stale_s": 1.0}],
+        [{"name": "<!channel> see http://evil.example", "stale_s": 1.0}],
+    ],
+    ids=["no condition", "empty band", "twice", "a line of the log", "a message of a chat"],
 )
 def test_rules_that_make_no_sense(rules: list[dict[str, Any]]) -> None:
     """Rules that can never be met are refused with the reason."""
     with pytest.raises(ConfigError, match="alarms"):
-        check_rules([AlarmRule(name=RATE, **rule) for rule in rules])
+        check_rules([AlarmRule(**{"name": RATE, **rule}) for rule in rules])
 
 
 class Hook:
@@ -238,6 +247,56 @@ async def test_an_alarm_is_raised_and_sent_once(serve: Serve, tmp_path: Path) ->
         for _ in range(3):
             await watch().check()  # a damaged document: no alarms, no failure
         assert len(sent.messages) == 2
+
+
+async def test_rules_keep_no_stream_open(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rules for more streams than may be open, each is opened once only, and others can be opened."""
+    monkeypatch.setattr(manager, "REST_S", 0.0)
+    server = await serve(max_open_streams=2)
+    context, opened = server.context, Counter[str]()
+    make = context.results._make_results
+
+    async def counted(archive: Any, about: Any) -> Any:
+        opened[about.data_id] += 1
+        return await make(archive, about)
+
+    monkeypatch.setattr(context.results, "_make_results", counted)
+    async with WireClient(server) as client:
+        watched = [await client.create() for _ in range(4)]
+        for data_id in watched:
+            await context.alarms.set_rules(data_id, [AlarmRule(name=RATE, stale_s=3600.0)])
+        while opened != Counter(watched):
+            await context.alarms.check()
+        for _ in range(3):
+            await context.alarms.check()
+        assert opened == Counter(watched)
+        other = await client.create()
+        assert (await client.ask("GET", f"/rheed/stream/{other}/analysis"))[0] == 200
+
+
+async def test_rules_of_running_streams_are_not_dropped(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If too many streams have rules, those of ended ones go first; those of a running one stay, and others are
+    refused."""
+    monkeypatch.setattr(watch_module, "MAX_STREAMS", 2)
+    server_rules = [AlarmRule(name=RATE, low=0.1)]
+    server = await serve()
+    alarms = server.context.alarms
+    async with WireClient(server) as client:
+        first, second, third = [await client.create() for _ in range(3)]
+        for data_id in (first, second):
+            await alarms.set_rules(data_id, server_rules)
+        await alarms.check()
+        with pytest.raises(ConfigError, match="2 running streams have rules already"):
+            await alarms.set_rules(third, server_rules)
+        assert (await alarms.of(first)).rules == (await alarms.of(second)).rules == server_rules
+        await client.end(second)
+        await alarms.check()
+        await alarms.set_rules(third, server_rules)
+        assert [(await alarms.of(one)).rules for one in (first, second, third)] == [
+            server_rules, [], server_rules,
+        ]  # fmt: skip
 
 
 async def test_the_requests(serve: Serve) -> None:

@@ -152,11 +152,11 @@ class _WrittenMeanwhile(LocalStore):
     left = -1
     write: Callable[[], object]
 
-    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+    def fetch(self, key: str, offset: int = 0, length: int | None = None, **more: int) -> bytes:
         self.left -= 1
         if self.left == -1:
             self.write()
-        return super().fetch(key, offset, length)
+        return super().fetch(key, offset, length, **more)
 
 
 def _write_results(owner: CachedArchive, number: int) -> None:

@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
+from atomstream.server.dashboard import sign_in
 from atomstream.server.dashboard.password_check import AT_ONCE, MAX_WAITING, MAX_WRONG
 from atomstream.server.people.records import Actor
-from atomstream.server.people.store import People
+from atomstream.server.people.store import MAX_LINKS, People
 from tests.live_server import LiveServer, Serve
 from tests.server.dashboard.test_login import browser, status_of
 from tests.wire_client import WireClient
@@ -157,6 +158,25 @@ async def test_a_key_makes_a_link_for_itself(serve: Serve) -> None:
             async with session.get("/session") as shown:
                 assert (await shown.json())["right"] == right
             assert await status_of(session, "POST", "/session/links") == 401
+
+
+async def test_a_key_fills_no_log_by_signing_in(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links and sessions are lines of the audit log for ever: a key that may only read makes a few a minute."""
+    monkeypatch.setattr(sign_in, "MAX_SIGN_INS", 3)
+    server = await serve()
+    made = People(server.data_dir).create_key(ACTOR, "read", instrument="MBE 3")
+    async with WireClient(server, headers={"X-API-KEY": made.secret}) as client, browser(server) as session:
+        links = [await client.ask("POST", "/session/links") for _ in range(MAX_LINKS + 2)]
+        assert [status for status, _ in links] == [200] * MAX_LINKS + [429] * 2
+        assert "were not used yet" in links[-1][1]["detail"]
+        login = {"key": made.secret}
+        tries = [await status_of(session, "POST", "/session", json=login) for _ in range(5)]
+        assert tries == [204] * 3 + [429] * 2
+        assert await status_of(session, "GET", "/session") == 200
+        assert await status_of(session, "POST", "/session", json={"key": server.api_key}) == 204
+        token = links[0][1]["path"].removeprefix("/login#link=")
+        assert People(server.data_dir).use_link(ACTOR, token)
+        assert (await client.ask("POST", "/session/links"))[0] == 200
 
 
 async def test_changing_the_own_password(serve: Serve) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from atomstream.server.live import manager
+from atomstream.server.live.stream_results import StreamResults
 from tests.live_helpers import FPS, growth
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
@@ -95,6 +96,63 @@ async def test_too_many_streams_at_once(serve: Serve, monkeypatch: pytest.Monkey
         await analysed(client, first, CHUNK)
         monkeypatch.setattr(manager, "REST_S", 0.0)
         await analysed_soon(client, second, CHUNK)
+
+
+async def test_readers_keep_no_stream_from_being_analysed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feeds of streams that nobody ends take most places and not all. A new chunk gets a place, in the end that of a
+    stream that is only read; its readers are told to connect again.
+    """
+    monkeypatch.setattr(manager, "REST_S", 0.0)
+    server = await serve(max_open_streams=4)
+    results = server.context.results
+    async with WireClient(server) as client:
+        read, unread = [await client.create() for _ in range(3)], await client.create()
+        feeds = [
+            await client.session.ws_connect(f"{server.url}/rheed/stream/{data_id}/feed") for data_id in read
+        ]
+        for feed in feeds:
+            await feed.receive()
+        assert (await client.ask("GET", f"/rheed/stream/{unread}/analysis"))[0] == 503
+        monkeypatch.setattr(StreamResults, "is_over", False)  # what is analysed is in use
+        monkeypatch.setattr(StreamResults, "is_idle", property(lambda one: one.followers > 0))
+        for _ in range(2):
+            running = await client.create()
+            assert (await client.send(running, 0, make_frames(4)))[0] == 200
+            while results.opened(running) is None:
+                await asyncio.sleep(0.01)
+        async for _ in feeds[0]:
+            pass
+        assert feeds[0].close_code == 1001
+        assert not feeds[2].closed
+        monkeypatch.undo()
+        for feed in feeds:
+            await feed.close()
+
+
+async def test_a_start_opens_no_idle_stream(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose analysis waited for its next chunk when it was closed is opened by that chunk, or by a request."""
+    monkeypatch.setattr(manager, "REST_S", 0.0)
+    monkeypatch.setattr(manager, "MAX_IDLE", 0)
+    monkeypatch.setattr(manager, "IDLE_S", 0.0)
+    server = await serve()
+    async with WireClient(server) as client:
+        first, other = await client.create(fps_capture_rate=FPS), await client.create(fps_capture_rate=FPS)
+        for data_id in (first, other):
+            await client.send(data_id, 0, growth(CHUNK), CHUNK)
+            await analysed(client, data_id, CHUNK)
+        await closed(server, first)
+        chunks = server.folder(other) / "frames.zarr" / "frames" / "c"
+        await closed(server, other)
+        await server.stop()
+        assert manager._unfinished(server.data_dir / "streams") == []
+        os.utime(chunks)  # a chunk was stored, and the server was killed before its analysis was opened
+        assert manager._unfinished(server.data_dir / "streams") == [other]
+        await server.start()
+    async with WireClient(server) as client:
+        await client.send(first, 1, growth(2 * CHUNK)[CHUNK:], CHUNK)
+        await analysed(client, first, 2 * CHUNK)
 
 
 async def analysed_soon(client: WireClient, data_id: str, frames: int) -> None:

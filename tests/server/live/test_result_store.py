@@ -280,6 +280,37 @@ def test_a_restarted_analysis_leaves_no_stale_number(archive: StreamArchive) -> 
     store.close()
 
 
+def test_no_number_is_kept_over_a_lost_record(archive: StreamArchive) -> None:
+    """A shortened record omits what it has in common with the one before: if that one is lost, nothing shows which
+    numbers it had changed, so older ones are not shown in their place. The next record is complete again.
+    """
+    dice = random.Random(11)
+    store = ResultStore(archive, FPS)
+    records = [batch(number, dice) for number in range(1, 13)]
+    places = [store.log._log.positions["end"]]
+    for record in records:
+        store.log.add(record)
+        places.append(store.log._log.positions["end"])
+    store.close()
+    path = store.folder / "results.log"
+    raw = bytearray(path.read_bytes())
+    raw[places[8] + 30] ^= 4  # record 9
+    path.write_bytes(raw)
+    store = ResultStore(archive, FPS)
+    assert isinstance(store.message(9, ()), LostMessage)
+    assert status_of(store.message(8, ())) == status_of(records[7])
+    for seq in (10, 12):
+        shown, right = status_of(store.message(seq, ())), status_of(records[seq - 1])
+        assert shown.values.items() <= right.values.items()
+        assert all(segment in right.segments for segment in shown.segments)
+    assert store.log.newest == status_of(store.message(12, ()))
+    assert len(store.log.newest.values) < len(records[-1].values)
+    complete = batch(13, dice)
+    store.log.add(complete)
+    assert store.log.newest == status_of(complete)
+    store.close()
+
+
 def test_a_damaged_record_costs_one_message(archive: StreamArchive) -> None:
     """In a log with one flipped bit all other records keep their numbers; the feed reports the lost one."""
     dice = random.Random(9)

@@ -17,6 +17,7 @@ import pytest
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ConfigError
 from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import StoreUnavailableError
 from tests.live_helpers import CHUNK, FPS, batches_until, feed, frame_numbers, growth, send_chunks, stamps
 from tests.live_server import LiveServer, Serve
@@ -113,6 +114,20 @@ async def test_a_stream_is_deleted_on_all_servers(store: str, pair: MakePair) ->
         await b.sync.search()
         assert (await to_b.ask_url(data_id, 2, (4, 8, 12)))[0] == 410
         assert (await to_b.ask("GET", "/data_entries/"))[1] == []
+
+
+async def test_a_list_that_is_too_short_deletes_nothing(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store in trouble may list nothing, with status 200: the streams whose descriptions it has are there."""
+    server = await serve(store=str(tmp_path / "store"))
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "children", lambda *_: [])
+            await server.sync.search()
+        assert (await client.send(data_id, 0, make_frames(4)))[0] == 200
+        assert [one["data_id"] for one in (await client.ask("GET", "/data_entries/"))[1]] == [data_id]
 
 
 async def test_the_client_streams_and_xarray_reads_from_s3(
