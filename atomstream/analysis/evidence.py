@@ -207,31 +207,68 @@ def second_reading(window: Window, fit: varpro.Fit) -> float:
     """
     if window.nuisance is not None or len(window.t) < 16:
         return 0.0
-    t, y = window.t, window.y
     many = fit.cycles >= READING_CYCLES
+    amplitudes, plain = _with_multiples(window, fit, 3, (1.0, 2.0))
+    if amplitudes[1] > MAX_READING_OVERTONE * amplitudes[0]:
+        return 2.0 * fit.frequency
+    order, multiples = (3, (1.0, 2.0, 0.5, 1.5)) if many else (1, (1.0, 2.0, 0.5))
+    amplitudes, halved = _with_multiples(window, fit, order, multiples)
+    if amplitudes[2] < (MIN_READING if many else MIN_EARLY_READING) * amplitudes[0]:
+        return 0.0
+    return 0.5 * fit.frequency if _gain(plain, halved) > MIN_READING_EVIDENCE else 0.0
+
+
+EARLY_CYCLES = 2.45
+"""Number of oscillations from which :func:`is_uneven` does not hold back a first rate: every second one was seen."""
+
+MIN_UNEVEN = 0.33
+UNEVEN_BY_DECAY = 0.8
+USUAL_DECAY = 0.3
+"""Smallest amplitude at half the frequency, relative to that at the frequency, with which oscillations are uneven. With
+a decay (in units of the frequency) above the usual one, it is larger by this factor times the difference, because
+strong damping looks like half the frequency, too."""
+
+MIN_UNEVEN_EVIDENCE = 10.0
+"""Natural logarithm of the likelihood ratio with and without half of the frequency, without a curved background."""
+
+
+def is_uneven(window: Window, fit: varpro.Fit) -> bool:
+    """Return True if the first one or two oscillations differ so much that their frequency is not yet that of layers.
+
+    Half of the frequency then explains much more than a straight background: every second oscillation may differ, or
+    growth began within the window, or the first layer took longer than the others. In so few oscillations a curved
+    background would explain the same, so the trace cannot show which of them holds.
+    """
+    if window.nuisance is not None or fit.cycles >= EARLY_CYCLES or len(window.t) < 16:
+        return False
+    plain = _with_multiples(window, fit, 1, (1.0, 2.0))[1]
+    amplitudes, halved = _with_multiples(window, fit, 1, (1.0, 2.0, 0.5))
+    least = MIN_UNEVEN + UNEVEN_BY_DECAY * max(0.0, fit.decay / fit.frequency - USUAL_DECAY)
+    return bool(amplitudes[2] > least * amplitudes[0]) and _gain(plain, halved) > MIN_UNEVEN_EVIDENCE
+
+
+def _with_multiples(
+    window: Window, fit: varpro.Fit, order: int, multiples: tuple[float, ...]
+) -> tuple[F64, F64]:
+    """Fit waves at ``multiples`` of the frequency of a fit on a polynomial of ``order``: (amplitudes, residual)."""
+    t = window.t
     x = (t - t.mean()) / max(float(t[-1] - t[0]), 1e-12)
     since = t - fit.t_end
     turn = 2.0 * math.pi * (fit.frequency + 0.5 * fit.slope * since) * since
     envelope = np.exp(np.clip(-fit.decay * (t - t[0]), -20.0, 20.0))
+    columns = [x**k for k in range(order + 1)]
+    columns += [envelope * f(m * turn) for m in multiples for f in (np.cos, np.sin)]
+    basis = np.stack(columns, axis=1)
+    coefficients = np.linalg.lstsq(basis, window.y, rcond=1e-9)[0]
+    amplitudes = np.hypot(coefficients[order + 1 :: 2], coefficients[order + 2 :: 2])
+    return amplitudes, window.y - basis @ coefficients
 
-    def fitted(order: int, multiples: tuple[float, ...]) -> tuple[F64, F64]:
-        columns = [x**k for k in range(order + 1)]
-        columns += [envelope * f(m * turn) for m in multiples for f in (np.cos, np.sin)]
-        basis = np.stack(columns, axis=1)
-        coefficients = np.linalg.lstsq(basis, y, rcond=1e-9)[0]
-        amplitudes = np.hypot(coefficients[order + 1 :: 2], coefficients[order + 2 :: 2])
-        return amplitudes, y - basis @ coefficients
 
-    amplitudes, plain = fitted(3, (1.0, 2.0))
-    if amplitudes[1] > MAX_READING_OVERTONE * amplitudes[0]:
-        return 2.0 * fit.frequency
-    amplitudes, halved = fitted(3, (1.0, 2.0, 0.5, 1.5)) if many else fitted(1, (1.0, 2.0, 0.5))
-    if amplitudes[2] < (MIN_READING if many else MIN_EARLY_READING) * amplitudes[0]:
-        return 0.0
+def _gain(plain: F64, halved: F64) -> float:
+    """Return the logarithm of the likelihood ratio of two residuals (N,), without and with half of the frequency."""
     correlated = varpro.correlation_time(halved)
     ratio = float(plain @ plain) / max(float(halved @ halved), 1e-300)
-    evidence = 0.5 * len(t) / correlated * math.log(max(ratio, 1e-300))
-    return 0.5 * fit.frequency if evidence > MIN_READING_EVIDENCE else 0.0
+    return 0.5 * len(halved) / correlated * math.log(max(ratio, 1e-300))
 
 
 def slow_reading(window: Window, fit: varpro.Fit) -> float:

@@ -1,7 +1,7 @@
-"""Small linear filters: a low-pass filter's coefficients, exponential smoothing, subtraction of a straight line.
+"""Small linear filters: a low-pass filter's coefficients, exponential smoothing, subtraction of a line, running mean.
 
-They equal ``firwin``, ``lfilter`` and ``detrend`` of ``scipy.signal``, whose import takes a second of processor time
-and 30 MB in each analysis process, because it imports ``scipy.stats``.
+The others equal ``firwin``, ``lfilter`` and ``detrend`` of ``scipy.signal``, whose import takes a second of processor
+time and 30 MB in each analysis process, because it imports ``scipy.stats``.
 """
 
 from __future__ import annotations
@@ -42,3 +42,13 @@ def without_line(samples: F64) -> F64:
     flat = samples - samples.mean(axis=0)
     result: F64 = flat - np.outer(x, (x @ flat) / (x @ x))
     return result
+
+
+def running_mean(t: F64, y: F64, width: float) -> tuple[F64, F64]:
+    """Return the running mean over ``width`` (s) of a trace at its inner times."""
+    integral = np.concatenate([[0.0], np.cumsum(0.5 * (y[1:] + y[:-1]) * np.diff(t))])
+    inner = t[(t >= t[0] + 0.5 * width) & (t <= t[-1] - 0.5 * width)]
+    if len(inner) == 0:
+        return t[:1], np.array([y.mean()])
+    upper, lower = (np.interp(inner + s * width, t, integral) for s in (0.5, -0.5))
+    return inner, (upper - lower) / width

@@ -15,7 +15,7 @@ from atomstream.analysis.continuation import (
     stop_time,
 )
 from atomstream.analysis.counts import Counts
-from atomstream.analysis.evidence import walk_evidence
+from atomstream.analysis.evidence import is_uneven, walk_evidence
 from atomstream.analysis.hypotheses import OtherCause, Surroundings, other_cause
 from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.laser import Laser
@@ -345,13 +345,16 @@ class GrowthTracker:
         last, self.unconfirmed_hz = self.unconfirmed_hz, rate
         if answer.cycles < INCREASE_CYCLES and -answer.best.decay > MAX_INCREASE * answer.best.frequency:
             return False
+        window = cut_window(t, y, answer.span_s)
+        if is_uneven(window, answer.best):
+            return False
         if abs(rate - last) < 2.0 * sigma:
             return True
         if self.laser.hz > 0.0:
             return False
         if answer.cycles > CONFIRMED_CYCLES:
             return True
-        return walk_evidence(cut_window(t, y, answer.span_s), answer.best) > CONFIRMED_EVIDENCE
+        return walk_evidence(window, answer.best) > CONFIRMED_EVIDENCE
 
     def _resume(self, onset_s: float, late: bool, hz: float) -> None:
         """Begin a run of growth at ``onset_s``; after an unmarked stop or change, a segment ends there."""
@@ -415,11 +418,11 @@ class GrowthTracker:
         """Return a fitted oscillation as the rate of growth, or the reason why it is not growth."""
         if answer.best is None:
             return answer
-        pulse_hz = None if rotation_hz else self.laser.rate_seen_in(answer.best, self.trace)
-        if pulse_hz is not None and self.laser.notice(answer.best, pulse_hz):
+        pulses = None if rotation_hz else self.laser.pulses_in(answer.best, self.trace)
+        if pulses is not None and pulses.certain and self.laser.notice(answer.best, pulses.hz):
             self.next_search_s = 0.0  # without the pulses the trace may show the layers
         around = Surroundings(
-            self.trace, self.segment_start_s, self.laser, pulse_hz is not None, self.known_hz, rotation_hz
+            self.trace, self.segment_start_s, self.laser, pulses is not None, self.known_hz, rotation_hz
         )
         why = other_cause(answer.best, around)
         if why:

@@ -102,8 +102,8 @@ class Surroundings:
     """What else was measured while an oscillation was seen.
 
     ``trace`` holds the light and the spot's motion from ``start_s`` (s) on. ``laser`` holds the pulse rate;
-    ``is_pulses`` is True if the oscillation has the shape of pulses. ``known_hz`` is the rate of an earlier segment (0:
-    none), ``rotation_hz`` that of the substrate (0: at rest).
+    ``is_pulses`` is True if the oscillation may be one of pulses by its shape. ``known_hz`` is the rate of an earlier
+    segment (0: none), ``rotation_hz`` that of the substrate (0: at rest).
     """
 
     trace: IntensityTrace
@@ -145,7 +145,7 @@ def _rotation(e: Oscillating) -> str:
 def _unexplained(e: Oscillating) -> str:
     # A drift can look like one or two oscillations, but hardly like three.
     cycles = e.fit.cycles
-    need = 0.95 if cycles < 2.0 else 0.9 if cycles < 2.5 else 0.85 if cycles < 4.0 else 0.65
+    need = 0.92 if cycles < 2.0 else 0.88 if cycles < 2.5 else 0.85 if cycles < 4.0 else 0.65
     if e.window.nuisance is not None:
         need = max(need, 0.9)  # at half the rate, harmonics of rotation and growth can imitate each other
     if explained_share(e.window, e.fit) < need:
@@ -217,7 +217,10 @@ def _motion(fit: Fit, around: Surroundings) -> str:
 def _laser(fit: Fit, around: Surroundings) -> str:
     laser = around.laser
     if around.is_pulses:
-        return f"the laser's pulses are seen ({fit.frequency:.3g} Hz), but not yet the period of a layer"
+        return (
+            f"an oscillation of {fit.frequency:.3g} Hz has the shape of laser pulses; "
+            "the period of a layer is not yet seen"
+        )
     if laser.hz <= 0.0:
         return ""
     if fit.frequency * MIN_PULSES_PER_LAYER > laser.hz:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from atomstream.analysis.pulse_shape import pulse_evidence
 from atomstream.analysis.pulses import find_pulse_rate, notch, pulse_train_rate
 from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.varpro import Fit
@@ -31,6 +32,21 @@ KEPT_PULSES = 30.0
 counts."""
 
 
+MIN_WAVE_EVIDENCE = 2.0
+"""Logarithm of the likelihood ratio that a smooth wave must have over pulses, to be an oscillation of layers."""
+
+CERTAIN_PULSES = 6.0
+"""Logarithm of the likelihood ratio of pulses over a smooth wave with which their rate is taken for the laser's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PulsesSeen:
+    """Laser pulses at ``hz`` (Hz) that an oscillation may be; ``certain`` if it cannot be a smooth wave."""
+
+    hz: float
+    certain: bool
+
+
 @dataclass(slots=True)
 class Laser:
     """Pulse rate ``hz`` of the laser (0: none), last seen at ``seen_s`` (s)."""
@@ -53,13 +69,19 @@ class Laser:
         if found is not None:
             self.hz, self.seen_s = found, now
 
-    def rate_seen_in(self, fit: Fit, trace: IntensityTrace) -> float | None:
-        """Return the rate (Hz) of a fitted oscillation if it has the shape of laser pulses, else None. An oscillation
-        that is much slower than the known pulse rate does not count.
+    def pulses_in(self, fit: Fit, trace: IntensityTrace) -> PulsesSeen | None:
+        """Return the pulses that a fitted oscillation may be, None if it is a wave.
+
+        An oscillation that is much slower than the known pulse rate is none of its pulses.
         """
         if self.hz > SLOWER_FACTOR * fit.frequency:
             return None
-        return pulse_train_rate(*trace.since(fit.t_end - fit.span_s), fit.frequency)
+        t, y = trace.since(fit.t_end - fit.span_s)
+        hz = pulse_train_rate(t, y, fit.frequency)
+        if hz is not None:
+            return PulsesSeen(hz, True)
+        evidence, hz = pulse_evidence(t, y, fit.frequency)
+        return PulsesSeen(hz, evidence > CERTAIN_PULSES) if evidence > -MIN_WAVE_EVIDENCE else None
 
     def notice(self, fit: Fit, hz: float) -> bool:
         """Take the pulse rate ``hz`` (Hz) seen in the window of a fit; return True if there are enough pulses."""

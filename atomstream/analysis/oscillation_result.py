@@ -14,7 +14,7 @@ from atomstream.analysis.hypotheses import reason_against
 from atomstream.analysis.varpro import Window
 from atomstream.results import F64, Measurement, measured, undetermined
 
-MAX_SIGMA = 0.08
+MAX_SIGMA = 0.1
 """Largest relative uncertainty of a rate; with more, the rate is undetermined."""
 
 ROTATION_ERROR = 0.002
@@ -108,7 +108,10 @@ def combine_fits(window: Window, fits: Sequence[varpro.Fit], drift_odds: float =
     )
     if sigma > MAX_SIGMA * rate:
         return undetermined_oscillation(
-            "the fits differ by more than 8 %; more oscillations would help", best.cycles, best.r2, span
+            f"the fits differ by more than {100 * MAX_SIGMA:.0f} %; more oscillations would help",
+            best.cycles,
+            best.r2,
+            span,
         )
     damping = _damping([f for f in fits if not f.model.drifts] or fits)
     note = _drift_note(best) if best.model.drifts else ""

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from atomstream.analysis.filters import running_mean
 from atomstream.results import F64, Int
 
 MIN_PULSES = 6
@@ -168,7 +169,7 @@ def _rate_of_pulses(t: F64, y: F64, hz: float, reach_hz: float) -> float | None:
     bins = int(min(FOLD_BINS, per_period))
     if per_period < MIN_FOLD_SAMPLES or len(t) < MIN_PULSE_PERIODS * per_period:
         return None
-    flat = y - np.interp(t, *_running_mean(t, y, 1.0 / hz))
+    flat = y - np.interp(t, *running_mean(t, y, 1.0 / hz))
     largest = float(np.abs(flat).max())
     if not 0.0 < largest < math.inf:
         return None
@@ -251,18 +252,8 @@ def _folded(t: F64, flat: F64, hz: float, bins: int) -> F64 | None:
     return np.asarray(np.bincount(place, flat, bins) / count) if count.all() else None
 
 
-def _running_mean(t: F64, y: F64, width: float) -> tuple[F64, F64]:
-    """Return the running mean over ``width`` (s) of a trace at its inner times."""
-    integral = np.concatenate([[0.0], np.cumsum(0.5 * (y[1:] + y[:-1]) * np.diff(t))])
-    inner = t[(t >= t[0] + 0.5 * width) & (t <= t[-1] - 0.5 * width)]
-    if len(inner) == 0:
-        return t[:1], np.array([y.mean()])
-    upper, lower = (np.interp(inner + s * width, t, integral) for s in (0.5, -0.5))
-    return inner, (upper - lower) / width
-
-
 def notch(t: F64, y: F64, pulse_hz: float) -> tuple[F64, F64]:
     """Apply a running mean of one pulse period to a trace t (s), y (N,); both ends lose half a period."""
     if float(t[-1] - t[0]) * pulse_hz < 2.0:
         return t, y
-    return _running_mean(t, y, 1.0 / pulse_hz)
+    return running_mean(t, y, 1.0 / pulse_hz)

@@ -48,6 +48,15 @@ def test_a_strong_second_harmonic_is_no_double_rate(ratio: float, phase: float) 
     assert "0.4 or 0.8" in looks[-1].rate.why
 
 
+@pytest.mark.parametrize(("ratio", "phase"), [(1.3, 0.0), (1.8, 0.0), (1.8, 4.0)])
+def test_uneven_first_oscillations_give_no_double_rate(ratio: float, phase: float) -> None:
+    """The first two oscillations at the double rate differ: it is not given in the first layer."""
+    layers = 0.3 * np.arange(round(3.4 * FPS)) / FPS
+    wave = np.cos(2 * np.pi * layers) + ratio * np.cos(4 * np.pi * layers + phase)
+    looks, _, _ = watch(0.6 + 0.3 * np.exp(-layers / 30) * wave / (1 + ratio), layers, noise=0.005)
+    assert not [look.rate for look in looks if look.rate.determined]
+
+
 def test_a_cause_that_comes_and_goes_holds_for_two_periods() -> None:
     """A cause stays valid for two periods, for about the same frequency in windows that are not much longer."""
     t = np.arange(0, 10, 0.05)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from atomstream.analysis.growth import GrowthTracker
+from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.laser import Laser
 from atomstream.analysis.oscillation import analyse_trace
+from atomstream.analysis.pulse_shape import pulse_evidence
 from atomstream.analysis.pulses import find_pulse_rate, notch, pulse_train_rate
+from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.varpro import Fit
 from tests.analysis.traces import FPS, cusps, layers_of, watch
 from tests.cells import grid
@@ -129,7 +132,7 @@ def test_a_slower_oscillation_does_not_replace_a_laser() -> None:
     tracker, fit = _wave(0.5, 16.0)
     for known_hz, seen in ((2.0, False), (0.6, True), (0.0, True)):
         laser = Laser(known_hz)
-        assert (laser.rate_seen_in(fit, tracker.trace) is not None) is seen
+        assert (laser.pulses_in(fit, tracker.trace) is not None) is seen
         assert laser.hz == known_hz
 
 
@@ -164,3 +167,54 @@ def test_removing_pulses_keeps_the_times_of_the_samples() -> None:
     assert np.isin(without_t, t).all()
     assert len(without_t) > len(t) - 2 * FPS
     assert without == pytest.approx(np.cos(2 * np.pi * 0.05 * without_t), abs=0.06)
+
+
+LONG = "treated_213nm_500hz"
+
+
+def _real_in_noise(start: float, seconds: float, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Part of a real trace with pulses of 1 Hz (5 % and less of the light), with noise of a share of its light."""
+    traces = np.load(DATA / "sto_pld_traces_long.npz")
+    y = traces[f"{LONG}_y"][::10].astype(float)
+    t = float(traces[f"{LONG}_start"]) + 0.02 * np.arange(len(y))
+    part = (t >= start) & (t <= start + seconds)
+    y = y[part] / np.percentile(y[part], 99)
+    return t[part], y + np.random.default_rng(seed).normal(0.0, noise, len(y))
+
+
+@pytest.mark.parametrize("start", [28.0, 36.0, 58.0, 68.0])
+def test_weak_pulses_have_another_shape_than_a_wave(start: float) -> None:
+    """In noise in which the single pulses of a real trace are not seen, the folded ones still differ from a wave."""
+    for seed in range(3):
+        t, y = _real_in_noise(start, 6.0, 0.007, seed)
+        evidence, hz = pulse_evidence(t, y, 0.985)
+        assert evidence > 2.0
+        assert hz == pytest.approx(1.0, abs=0.025)
+
+
+@pytest.mark.parametrize("periods", [2.0, 3.0, 5.5])
+def test_layers_have_another_shape_than_pulses(periods: float) -> None:
+    """Cusps, a second harmonic and damping within a few layers, in noise."""
+    t = np.arange(round(periods / 0.5 * FPS)) / FPS
+    noise = np.random.default_rng(3).normal(0, 0.02, len(t))
+    wave = 1 + 0.2 * np.cos(np.pi * t) + 0.09 * np.cos(2 * np.pi * t + 1)
+    for y in (cusps(0.5 * t), cusps(0.5 * t, tau=3.0), wave):
+        assert pulse_evidence(t, y + noise, 0.5)[0] < -2.0
+
+
+@pytest.mark.parametrize("bad", [np.zeros(50), np.ones(50), np.full(50, np.inf)])
+def test_a_shape_that_cannot_be_judged(bad: np.ndarray) -> None:
+    """Without a signal there is no evidence for pulses."""
+    assert pulse_evidence(np.arange(50) / 10, bad, 0.5)[0] == -np.inf
+    assert pulse_evidence(np.arange(5) / 10, np.arange(5.0), 2.0)[0] == -np.inf
+
+
+def test_weak_pulses_on_the_slope_of_a_layer_are_no_growth() -> None:
+    """A real layer of 35 s in noise: at no time the pulses of 1 Hz are given as its rate."""
+    t, y = _real_in_noise(0.2, 11.0, 0.012, 0)
+    tracker = GrowthTracker(IntensityTrace.for_frames(50.0, t[:3]))
+    tracker.start_segment(float(t[0]))
+    for part in np.split(np.arange(len(t)), range(25, len(t), 25)):
+        flat = np.ones(len(part))
+        tracker.feed(CorrectedTrace(t[part], y[part], flat, np.full(len(part), np.nan)))
+        assert not tracker.update(float(t[part][-1])).determined
