@@ -60,8 +60,8 @@ export class Values {
     // Hidden while there is one segment only: the tile beside it shows the same number.
     if (values.layers_total?.value === values.layers_grown?.value) shown.layers_total = undefined;
     const [thickness, total] = [shown.thickness_nm, shown.layers_total];
-    if (thickness?.note && total && thickness.note === total.note) shown.thickness_nm = { ...thickness, note: "as for
-    the layers since the start" };
+    if (thickness?.note && total && thickness.note === total.note)
+      shown.thickness_nm = { ...thickness, note: "as for the layers since the start" };
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
     this.showSpacingChange(values);
     this.showSaturated(values);

@@ -8,8 +8,7 @@ import { colour } from "./theme.js";
 const RELOAD_MS = 20000;
 const KEPT = 6000;
 const HELD_ROWS = 5;
-const REDRAW_MS = 200; // drawing all columns costs more than the rest of the page, and a column is tenths of a second
-wide
+const REDRAW_MS = 200; // drawing all columns costs more than the rest of the page; a column is tenths of a second
 const LAST_ROWS_MS = 1000;
 
 export class Waterfall {
