@@ -19,11 +19,13 @@ from typing import Final
 from atomstream.errors import ConfigError
 
 from .csv_times import CsvOptions, LogTimes
+from .times import unit_seconds
 
 _TIME_NAME: Final = re.compile(r"(?i)^(date.?time|time.?stamp|datum|date|zeit|time|unix.*|epoch.*|t)\b")
 _UNIT: Final = re.compile(
     r"^(?P<name>.*\S)\s*(?:\((?P<a>[^()]{1,32})\)|\[(?P<b>[^\[\]]{1,32})\]| / (?P<c>\S{1,32}))$"
 )
+_TIME_UNIT: Final = re.compile(r"(?<=[\w)])[\s_/.-]+([a-zA-Zµμ]+)$")
 _COMMA: Final = re.compile(r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?$")
 _WORDS: Final = {"open": 1.0, "on": 1.0, "true": 1.0, "yes": 1.0, "closed": 0.0, "close": 0.0, "off": 0.0}
 _WORDS_NO: Final = {"false": 0.0, "no": 0.0}
@@ -154,7 +156,7 @@ class CsvLog:
         self._delimiter = delimiter
         self._header = [one.strip().lstrip("#").strip() for one in above]
         self._header += [f"column {k + 1}" for k in range(len(self._header), len(fields))]
-        self._time_columns = self._find_times(self._header)
+        self._find_time_columns(self._header)
         self._pick(self._header, fields)
         return True
 
@@ -163,6 +165,10 @@ class CsvLog:
             f"{self.path} is not a table of signals: no line with names, followed by lines of a time and numbers, "
             f"is in its first {len(self._before)} lines. State the separator with --delimiter."
         )
+
+    def _find_time_columns(self, header: Sequence[str]) -> None:
+        self._time_columns = self._find_times(header)
+        self._times.unit_s = _unit_of_time(header[self._time_columns[0]]) if header else None
 
     def _find_times(self, header: Sequence[str]) -> list[int]:
         wanted = self.options.time_column
@@ -280,7 +286,7 @@ class CsvLog:
             + (f", and {', '.join(sorted(missing))} have no values" if missing else "")
             + ". Columns that the first header did not have are left out."
         )
-        self._time_columns = self._find_times(header)
+        self._find_time_columns(header)
         self._header, self._picked, self._texts = header, picked, {}
         return True
 
@@ -322,6 +328,14 @@ def _number(text: str, delimiter: str) -> float:
 
 def _is_row(fields: Sequence[str], delimiter: str) -> bool:
     return any(math.isfinite(_number(one, delimiter)) for one in fields)
+
+
+def _unit_of_time(text: str) -> float | None:
+    """Return the seconds of the unit in the name of a column of times, such as "Time (ms)", "t/min" or "elapsed_us"."""
+    unit = _name_and_unit(text)[1]
+    if unit is None and (last := _TIME_UNIT.search(text.strip())):
+        unit = last[1]
+    return unit_seconds(unit)
 
 
 def _name_and_unit(text: str) -> tuple[str, str | None]:

@@ -53,6 +53,8 @@ class LogTimes:
         self._path = path
         self._options = options
         self._last: float | None = None
+        self.unit_s: float | None = None
+        """Seconds of one unit of a time that is a number, as the header states it; None: it does not."""
 
     def seconds(self, text: str, number: float) -> float:
         """Return the time that ``text`` states; ``number`` is its value if it is a number, else NaN.
@@ -68,22 +70,31 @@ class LogTimes:
         return found
 
     def _counted(self, text: str, number: float) -> float:
+        if self.unit_s is not None and self.unit_s != 1.0:
+            return self._from(text, number * self.unit_s)
         for least, per_second in _UNIX_UNITS:
             if number < least:
                 continue
             found = number / per_second
             if found <= clock.time() + _FUTURE_S:
                 return found
-            if self._options.start is None:
-                raise ConfigError(
-                    f"{self._path}: the time {text!r} counted from 1970 lies in the future. If it counts seconds from "
-                    "another moment, state that with --start, such as --start 1904-01-01T00:00:00Z for LabVIEW."
-                )
             break
+        return self._from(text, number)
+
+    def _from(self, text: str, seconds: float) -> float:
+        """Return the time of seconds since 1970, or, if they are too few or too many for that, since the start."""
+        since_1970 = seconds >= _UNIX_UNITS[-1][0]
+        if since_1970 and seconds <= clock.time() + _FUTURE_S:
+            return seconds
         if self._options.start is not None:
-            return self._options.start + number
+            return self._options.start + seconds
+        if since_1970:
+            raise ConfigError(
+                f"{self._path}: the time {text!r} counted from 1970 lies in the future. If it counts seconds from "
+                "another moment, state that with --start, such as --start 1904-01-01T00:00:00Z for LabVIEW."
+            )
         raise ConfigError(
-            f"{self._path}: the times, such as {text!r}, are seconds since a start. State it with --start, such as "
+            f"{self._path}: the times, such as {text!r}, count from a start. State it with --start, such as "
             "--start 2026-11-30T09:00:00."
         )
 

@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 _NUMBER: Final = re.compile(r"(?<!\d)-?\d+(?:\.\d+)*|\d+(?:\.\d+)*")
+_TWELVE_HOURS: Final = re.compile(
+    r"(?<!\d)(0?[1-9]|1[0-2])((?:[-_.: ]\d\d){1,2}(?:[.,]\d+)?)[-_ ]?([ap])\.?m(?![a-z])\.?"
+)
+"""A time of day with am or pm, of a name in small letters: 1-05-33 pm comes after 11-59-00 am."""
 _Key: TypeAlias = tuple[tuple[Fraction, str], ...]
 
 
@@ -56,9 +60,13 @@ def _key(words: tuple[str, ...], numbers: list[str], rules: list[tuple[bool, boo
 
 def _split(stem: str) -> tuple[tuple[str, ...], list[str]]:
     """Return the words around the numbers of a name, and the numbers as they are written."""
-    name = stem.casefold()
+    name = _TWELVE_HOURS.sub(_of_24_hours, stem.casefold())
     numbers = [match.group() for match in _NUMBER.finditer(name)]
     return tuple(_NUMBER.split(name)), numbers
+
+
+def _of_24_hours(time: re.Match[str]) -> str:
+    return f"{int(time[1]) % 12 + (12 if time[3] == 'p' else 0)}{time[2]}"
 
 
 def _rules(rows: list[list[str]]) -> list[tuple[bool, bool]]:

@@ -15,6 +15,7 @@ from .damage import UnreadableFileError
 from .file_frames import FileFrames
 from .frame_source import FrameSource, Gap
 from .options import ReadOptions
+from .scaling import scaling_text
 from .tiff_chain import broken_link
 from .tiff_pages import TiffArray, check_alike, opened_tiff, pixel_format
 from .tiff_times import stated_rate, stated_times
@@ -40,6 +41,7 @@ def open_tiff(path: Path, options: ReadOptions) -> FrameSource:
             options,
             pixels=pixel_format(name, series[0].keyframe, place.n_samples),
             known_axes=known,
+            scaling=_calibration(tif),
             fps=None if options.ignore_times else stated_rate(tif),
             times_s=None if options.ignore_times else stated_times(tif, place.n_frames),
         )
@@ -49,6 +51,19 @@ def open_tiff(path: Path, options: ReadOptions) -> FrameSource:
     if link is not None and source.lost_tail is None and not states_count:
         source.lost_tail = Gap(source.n_frames or 0, None, path.name, link.target, link.reason)
     return source
+
+
+def _calibration(tif: Any) -> str:
+    """Return the calibration of ImageJ, by which values follow from the numbers of the file; empty without one.
+
+    ``cf`` is the number of its function, 0 for ``c0 + c1 * number``. ImageJ stores signed pixels with an offset.
+    """
+    stated = tif.imagej_metadata or {}
+    if "cf" not in stated:
+        return ""
+    if stated["cf"] != 0:
+        return f"calibration function {stated['cf']} of ImageJ"
+    return scaling_text(c0=(stated.get("c0"), 0.0), c1=(stated.get("c1"), 1.0))
 
 
 def _array(path: Path, tif: Any, series: list[Any]) -> FileFrames | TiffArray:

@@ -50,6 +50,28 @@ def test_what_a_table_means(
     assert [one[0] for one in rows.values.values()] == pytest.approx(values, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "times", "expected"),
+    [
+        ("Time (ms)", (0, 1500), (0.0, 1.5)),
+        ("t/min", (0, 2), (0.0, 120.0)),
+        ("Zeit [h]", (0, 1), (0.0, 3600.0)),
+        ("elapsed_us", (500_000, 2_000_000), (0.5, 2.0)),
+        ("time (s)", (0, 2), (0.0, 2.0)),
+        ("Time", (0, 2), (0.0, 2.0)),
+        ("timestamp_ms", (1e3 * T, 1e3 * T + 250), (0.0, 0.25)),
+        ("time [min]", (T / 60, T / 60 + 1), (0.0, 60.0)),
+    ],
+)
+def test_the_unit_of_the_times(
+    tmp_path: Path, name: str, times: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    """The unit in the header of the times counts, from a start and since 1970: milliseconds are no seconds."""
+    text = f"{name},A\n" + "".join(f"{time!r},1\n" for time in times)
+    _, rows = read(tmp_path, text, start=T)
+    assert rows.times == pytest.approx([T + one for one in expected], abs=1e-5)
+
+
 def test_options_state_what_is_not_found(tmp_path: Path) -> None:
     """Another form of time, a start, a choice of channels and units."""
     american = "when,A,B\n01/31/2025 01:00:00 PM,1,2\n"

@@ -29,6 +29,9 @@ from tests.sources.source_files import FRAMES, read, write_image
         ["２", "１２"],
         ["img_000000002_Default_000", "img_000000010_Default_000"],
         ["s1_f2", "s1_f10", "s2_f1"],
+        ["12-05AM", "9-59AM", "11-59AM", "12-01PM", "1-00PM"],
+        ["2024-01-01 11_59_00 AM", "2024-01-01 1_05_33 PM", "2024-01-02 12_00_01 am"],
+        ["frame2am", "frame10am"],
     ],
 )
 def test_names_are_ordered_as_people_count(names: list[str]) -> None:

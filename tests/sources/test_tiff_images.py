@@ -220,3 +220,25 @@ def test_grey_png_of_few_bits(tmp_path: Path, bits: int) -> None:
     )
     write_png(tmp_path / "a.png", [row.tobytes() for row in packed], counts.shape, bits)
     np.testing.assert_array_equal(read(open_source(tmp_path / "a.png"))[0], counts)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "refused"),
+    [
+        ("cf=0\nc0=-32768.0\nc1=1.0\nvunit=Gray Value\n", "c0 -32768"),
+        ("cf=0\nc0=255.0\nc1=-1.0\nvunit=inverted\n", "c1 -1"),
+        ("cf=21\nvunit=Uncalibrated OD\n", "function 21"),
+        ("cf=0\nc0=0.0\nc1=1.0\n", ""),
+        ("", ""),
+    ],
+)
+def test_a_calibration_of_imagej(tmp_path: Path, calibration: str, refused: str) -> None:
+    """Values that are not the numbers of the file are refused, as those of CF and NeXus are; --channel raw has them."""
+    path = tmp_path / "a.tif"
+    text = f"ImageJ=1.53t\nimages={len(DEEP)}\nslices={len(DEEP)}\nloop=false\n{calibration}"
+    tifffile.imwrite(path, DEEP, description=text, metadata=None, photometric="minisblack")
+    if refused:
+        with pytest.raises(ConfigError, match=refused):
+            open_source(path)
+    channel = "raw" if refused else None
+    np.testing.assert_array_equal(read(open_source(path, channel=channel)), DEEP)
