@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 from atomstream.checks import checked_path, number_in_range
 from atomstream.errors import ConfigError
 
-from .damage import IndexedFrames
+from .damage import IndexedFrames, UnreadableFileError
 from .growing_frames import GrowingFrames
 from .growing_video import GrowingVideo
 from .growth import Growth
@@ -116,13 +116,22 @@ class _Hdf5:
 
     def __call__(self) -> IndexedFrames:
         status = self._path.stat()
-        source = open_hdf5(self._path, self._options)
-        self._was_shared = self._was_shared or source.is_shared
         state = (status.st_mtime_ns, status.st_size)
-        if not self._was_shared and self._found not in (None, state):
-            raise ConfigError(
-                f"{self._path} is being written, but not in SWMR mode of HDF5: its frames can't be read safely before "
-                "it is closed. Switch on SWMR in that program (areaDetector: SWMRMode), or stream it later"
-            )
+        changed = self._found not in (None, state)
+        try:
+            source = open_hdf5(self._path, self._options)
+        except (UnreadableFileError, OSError) as error:  # in the middle of a change
+            if changed and not self._was_shared:
+                raise self._unsafe() from error
+            raise
+        self._was_shared = self._was_shared or source.is_shared
+        if changed and not self._was_shared:
+            raise self._unsafe()
         self._found = state
         return source
+
+    def _unsafe(self) -> ConfigError:
+        return ConfigError(
+            f"{self._path} is being written, but not in SWMR mode of HDF5: its frames can't be read safely before "
+            "it is closed. Switch on SWMR in that program (areaDetector: SWMRMode), or stream it later"
+        )

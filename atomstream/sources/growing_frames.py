@@ -6,6 +6,7 @@ the file has not changed for a while: a writer may have reserved the place of a 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -77,12 +78,16 @@ class GrowingFrames:
         self._own_times = same_rate and self._source.times(0, 1) is not None
         self._period_s = 1.0 / (fps or self.fps or 1.0)
         self._opened_at = growth.clock()
-        self._present = self._source.n_frames or 0
-        """Frames that were there at the beginning."""
-        self._last_s = -1.0
-        """Time of the last frame with a time of being seen, in s from the first frame."""
         self._place = 0
         """Number of the next frame."""
+        self._present = self._visible()
+        """Frames that were there at the beginning."""
+        self._seen = self._present
+        """Frames that were seen so far."""
+        self._last_s = self._before_s()
+        """Time of the last one of them in s from the first frame."""
+        self._seen_s: deque[float] = deque()
+        """Times at which frames that were not there at the beginning were seen, of those not delivered yet."""
         self._stuck_at = -1
         self._stuck_since = 0.0
 
@@ -174,6 +179,28 @@ class GrowingFrames:
             self._growth.grew()
         self._source.close()
         self._source = source
+        self._note_seen()
+
+    def _visible(self) -> int:
+        """Return the number of frames of which something is in the file."""
+        size, count = self._source.frames_per_piece, self._source.n_frames or 0
+        stored = self._source.stored_pieces()
+        if stored is None:
+            return count
+        piece = self._place // size
+        while piece * size < count and stored(piece):
+            piece += 1
+        return min(count, piece * size)
+
+    def _note_seen(self) -> None:
+        """Note the times of the frames that are seen for the first time: evenly since the last one, or by the rate."""
+        if self._own_times or (new := self._visible() - self._seen) <= 0:
+            return
+        now = max(self.age_s(), self._last_s)
+        step = min(self._period_s, (now - self._last_s) / new)
+        self._seen_s += [now - step * k for k in range(new - 1, -1, -1)]
+        self._seen += new
+        self._last_s = now
 
     def _lost(self, why: str) -> ConfigError:
         return ConfigError(
@@ -219,7 +246,7 @@ class GrowingFrames:
                         return
                     self._leave_out(error)
                     continue
-            yield from self._add(builder, block, ready)
+            yield from self._add(builder, block)
 
     # -- the end -----------------------------------------------------------------------------------------
 
@@ -242,7 +269,7 @@ class GrowingFrames:
             for _, damage in lost:
                 self._leave_out(damage)
             lost = []
-            yield from self._add(builder, block, count)
+            yield from self._add(builder, block)
         if self._growth.stopped:
             return
         for _, damage in lost:
@@ -253,12 +280,14 @@ class GrowingFrames:
     def _leave_out(self, error: Exception) -> None:
         damage = error if isinstance(error, FrameDamage) else read_error(_os_error(error), self.name)
         add_gap(self.gaps, damage.gap(self._place))
+        if self._place >= self._present:
+            self._next_seen()
         self._place += 1
 
-    def _add(self, builder: ChunkBuilder, block: Frames, ready: int) -> Iterator[SourceChunk]:
+    def _add(self, builder: ChunkBuilder, block: Frames) -> Iterator[SourceChunk]:
         begin, end = self._place, self._place + len(block)
         self._place = end
-        yield from builder.add(block, np.arange(begin, end), self._times(begin, end, ready))
+        yield from builder.add(block, np.arange(begin, end), self._times(begin, end))
 
     # -- times -------------------------------------------------------------------------------------------
 
@@ -269,23 +298,19 @@ class GrowingFrames:
             return float(times[0]) if times is not None and len(times) else 0.0
         return (self._present - 1) * self._period_s
 
-    def _times(self, begin: int, end: int, ready: int) -> Times:
-        """Return the times of frames in s from the first one, of which those up to ``ready`` were seen now."""
+    def _times(self, begin: int, end: int) -> Times:
+        """Return the times of the next frames in s from the first one."""
         if self._own_times:
             own = self._source.times(begin, end)
             assert own is not None
             return own
-        numbers = np.arange(begin, end)
-        times: Times = np.multiply(numbers, self._period_s, dtype=np.float64)
-        new = numbers >= self._present
-        if new.any():
-            first = int(numbers[new][0])
-            now = max(self.age_s(), self._last_s)
-            left = ready - first
-            step = min(self._period_s, (now - max(self._last_s, self._before_s())) / left)
-            times[new] = now - step * (ready - 1 - numbers[new])
-        self._last_s = float(times[-1])
+        times: Times = np.multiply(np.arange(begin, end), self._period_s, dtype=np.float64)
+        for number in range(max(begin, self._present), end):
+            times[number - begin] = self._next_seen()
         return times
+
+    def _next_seen(self) -> float:
+        return self._seen_s.popleft() if self._seen_s else self._last_s
 
 
 def _os_error(error: Exception) -> OSError:
