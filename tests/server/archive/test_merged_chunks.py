@@ -435,6 +435,56 @@ def test_a_merger_that_was_frozen_changes_nothing(
     assert objects_of(store) == ("", "0")
 
 
+def test_two_mergers_that_append_at_once(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has read the object before the other one replaces it, and knows another late chunk."""
+    a, b = server("a"), server("b")
+    for index in (0, 1):
+        commit(a, index)
+    a.finish()
+    commit(a, 2)
+    commit(b, 3)
+    put, stopped = type(store).put, []
+
+    def between(self: Store, key: str, data: Any, **conditions: Any) -> str:
+        if key == MERGED.format(0) and not stopped:
+            stopped.append(key)
+            b.merge_chunks()
+        return put(self, key, data, **conditions)
+
+    monkeypatch.setattr(type(store), "put", between)
+    a.merge_chunks()
+    assert stopped
+    assert objects_of(store) == ("", "0")
+    assert np.array_equal(server("c").frames(0, 16), all_frames(0, 1, 2, 3))
+
+
+def test_a_chunk_that_is_merged_while_the_objects_are_listed(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list comes in parts, by the names: the merged objects first, and then those of single chunks."""
+    a = server("a")
+    for index in range(4):
+        commit(a, index)
+    stream = SharedStream(store, "one")
+    stream.read_about()
+    sizes = type(store).sizes
+
+    def in_parts(self: Store, folder: str) -> Iterator[tuple[str, int]]:
+        if folder != "streams/one":
+            yield from sizes(self, folder)
+            return
+        yield from [found for found in sizes(self, folder) if "/frames/c." in found[0]]
+        monkeypatch.setattr(type(store), "sizes", sizes)
+        a.merge_chunks()
+        yield from [found for found in sizes(self, folder) if "/frames/c." not in found[0]]
+
+    monkeypatch.setattr(type(store), "sizes", in_parts)
+    assert stream.listing().chunks == indices_of("0-3")
+    assert objects_of(store) == ("", "0")
+
+
 def test_readers_find_each_chunk_at_each_moment(any_store: Store, tmp_path: Path) -> None:
     """While chunks come and are merged, other processes list and read all that were stored before, and zarr-python
     reads no frame that is not there."""
