@@ -31,7 +31,7 @@ from atomstream.cluster.balancer import balancing
 from atomstream.cluster.local_cluster import LocalCluster
 from atomstream.cluster.nodes import Node
 from atomstream.sources import GrowthSpec, Simulator
-from benchmarks.cluster_cost import Target, follow, idle_cores, tree
+from benchmarks.cluster_cost import Target, follow, tree
 from tests.cluster.kill_rig import opened_store
 from tests.server.store.server_process import passed_on
 
@@ -133,7 +133,6 @@ async def measure(seconds: float, cases: list[int]) -> None:
                 parts = {"server": made.servers[0], "analysis": made.analysts[0], "S3": made.s3}
                 parts |= {"NATS": made.nats, "PostgreSQL": made.postgres}
                 target = Target(made.url, made.api_key, parts)
-                await idle_cores(target)
                 idle = {part: pss_mb(engine.pid) for part, engine in parts.items()}
                 before = s3.counted.copy(), nats.counted.copy()
                 feeds = await run(

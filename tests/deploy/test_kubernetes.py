@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,6 +53,20 @@ def validation() -> ModuleType:
 def test_kubernetes_accepts_them(one: dict[str, Any], version: str, validation: ModuleType) -> None:
     """Each object is valid by the schema of Kubernetes itself, with no unknown field."""
     validation.validate(one, version, strict=True)
+
+
+def test_kustomize_makes_the_same_objects() -> None:
+    """``kubectl apply --kustomize`` finds all files, and sends what they describe."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run([kubectl, "kustomize", str(FOLDER)], capture_output=True, text=True, check=True)
+    made = {(one["kind"], one["metadata"]["name"]) for one in yaml.safe_load_all(done.stdout)}
+    migration = [
+        one for one in yaml.safe_load_all((FOLDER / "migrate.yaml").read_text("utf-8")) if one is not None
+    ]
+    wanted = {(one["kind"], one["metadata"]["name"]) for one in OBJECTS if one not in migration}
+    assert made == wanted
 
 
 def test_all_files_are_applied() -> None:

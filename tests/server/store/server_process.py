@@ -66,7 +66,11 @@ async def passed_on(endpoint: str, heard: Callable[[str, bytes], bool]) -> Async
         sink.close()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        behind, to_behind = await asyncio.open_connection(parts.hostname, parts.port)
+        try:
+            behind, to_behind = await asyncio.open_connection(parts.hostname, parts.port)
+        except ConnectionError:  # as if nothing listened here
+            writer.close()
+            return
         await asyncio.gather(copy("request", reader, to_behind), copy("reply", behind, writer))
         writer.close()
 
