@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from atomstream.durations import clock_text
+
 if TYPE_CHECKING:
     from atomstream.results import Event, Measurement
 
@@ -52,7 +54,7 @@ def more(count: int) -> str:
 
 def clock(time_s: float) -> str:
     """A time in the stream as minutes and seconds; a dash if it is not known."""
-    return f"{int(time_s // 60)}:{time_s % 60:05.2f}" if math.isfinite(time_s) else "-"
+    return clock_text(time_s, 2) if math.isfinite(time_s) else "-"
 
 
 class Report(dict[str, Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,7 @@ import numpy as np
 from atomstream.errors import ConfigError
 from atomstream.long_names import long_name_of
 from atomstream.optional import load
+from atomstream.plot_fonts import FONT, glyph_note, installed_fonts, plain
 from atomstream.results import F64, Event, unit_of
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ DEFAULT: Final = ("specular_intensity", "growth_rate_ml_s")
 SIGMAS: Final = {"growth_rate_ml_s": "growth_rate_sigma"}
 """Columns that are drawn as a band of one standard uncertainty."""
 MOST_POINTS: Final = 20_000
-MOST_LABEL: Final = 24
+MOST_LABEL: Final = 72
+LABEL_WIDTH: Final = 30
+"""Most characters in a line of the label of an axis, which is two inches high."""
 
 
 def plot_columns(
@@ -52,14 +56,16 @@ def plot_columns(
     for axes, name in zip(found[:, 0], names, strict=True):
         _draw(axes, name, time_s[::step], {key: values[::step] for key, values in columns.items()})
         _mark(axes, events)
-    found[-1, 0].set_xlabel("Time from the first frame (s)")
-    found[0, 0].set_title(_plain(title), loc="left")
+    note = glyph_note([plain(title), *(plain(one.label) for one in events)])
+    found[-1, 0].set_xlabel("\n".join(line for line in ("Time from the first frame (s)", note) if line))
+    found[0, 0].set_title(plain(title, MOST_LABEL), loc="left", fontfamily=_families())
     return figure  # type: ignore[no-any-return]  # pyplot is imported at run time
 
 
 def _draw(axes: Axes, name: str, time_s: F64, columns: Mapping[str, Any]) -> None:
     values = np.asarray(columns[name], dtype=np.float64)
-    axes.set_ylabel(f"{long_name_of(name)}\n({unit_of(name)})", fontsize="small", wrap=True)
+    label = textwrap.fill(f"{long_name_of(name)} ({unit_of(name)})", LABEL_WIDTH)
+    axes.set_ylabel(label, fontsize="small")
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "undetermined", transform=axes.transAxes, ha="center", va="center", color="0.4")
         return
@@ -74,11 +80,20 @@ def _mark(axes: Axes, events: Sequence[Event]) -> None:
         if event.by == "user" and event.time_s is not None:
             axes.axvline(event.time_s, color="0.4", lw=0.8, ls="--")
             where = axes.get_xaxis_transform()
-            axes.text(event.time_s, 0.99, _plain(event.label), transform=where, fontsize="x-small", va="top")
+            text = plain(event.label, MOST_LABEL)
+            axes.text(
+                event.time_s,
+                0.99,
+                text,
+                transform=where,
+                fontsize="x-small",
+                va="top",
+                fontfamily=_families(),
+            )
 
 
-def _plain(text: str) -> str:
-    """A user's text, without the dollar signs that matplotlib would read as formulas."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    line = line if len(line) <= MOST_LABEL * 3 else f"{line[: MOST_LABEL * 3]}…"
-    return line.replace("$", r"\$")
+def _families() -> list[str]:
+    """The chosen fonts, then those that have what these do not."""
+    import matplotlib as mpl
+
+    return [*mpl.rcParams["font.family"], FONT, *installed_fonts()]

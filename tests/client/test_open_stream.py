@@ -17,6 +17,7 @@ import atomstream
 from atomstream import Client, RHEEDStreamer, compare, open_stream
 from atomstream.errors import ConfigError, NotFoundError
 from atomstream.html import MOST_ROWS, Report, events, table
+from atomstream.plots import plot_columns
 from atomstream.results import Event
 from tests.live_server import ThreadedServer
 from tests.scripts import run_python
@@ -200,6 +201,22 @@ def test_compare_streams_of_a_server(
         ConfigError, match="one has no mark of the kind or text 'As open'; its marks: 'Ga open'"
     ):
         compare(ids, "saturated_fraction", align="As open")
+
+
+def test_a_chart_with_names_in_any_script() -> None:
+    """Characters without a font are boxes that the chart explains, without a warning; labels fit beside the axes."""
+    time_s = np.linspace(0.0, 10.0, 50)
+    columns = {"specular_intensity": np.sin(time_s), "growth_rate_ml_s": np.full(50, np.nan)}
+    names = ["specular_intensity", "growth_rate_ml_s"]
+    mark = Event(kind="note", label="Рост \U00013000", by="user", time_s=2.0)
+    figure = plot_columns(time_s, columns, names, "Wafer $7$ \U00013000", [mark])
+    figure.canvas.draw()
+    upper, lower = figure.axes
+    assert upper.get_title(loc="left") == r"Wafer \$7\$ ▯"
+    assert [text.get_text() for text in upper.texts] == ["Рост ▯"]
+    assert "▯: a character that no font" in lower.get_xlabel()
+    for axes in figure.axes:
+        assert axes.yaxis.label.get_window_extent().height < 1.1 * axes.get_window_extent().height
 
 
 def test_what_can_not_be_compared() -> None:

@@ -180,8 +180,3 @@ def _utc(unix_ms: float | None) -> datetime | None:
         return None if unix_ms is None else datetime.fromtimestamp(unix_ms / 1e3, UTC)
     except (OverflowError, OSError, ValueError):
         return None
-
-
-def plain_text(text: str) -> str:
-    """A user's text without characters that are not printed, which become blanks."""
-    return "".join(char if char.isprintable() else " " for char in text)

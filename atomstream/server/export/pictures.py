@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.durations import clock_text
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
 from atomstream.server.export.growth import Growth, Piece
@@ -126,7 +128,7 @@ class _Film:
 
     def _caption(self, piece: Piece, k: int) -> str:
         time_s = float(piece.time_s[k])
-        clock = "" if time_s != time_s else f"{int(time_s // 60)}:{time_s % 60:04.1f}"
+        clock = clock_text(time_s) if math.isfinite(time_s) else ""
         rate = float(piece.columns[RATE][k]) if RATE in piece.columns else float("nan")
         return f"{clock}   {rate:.4f} ML/s" if rate == rate else clock
 

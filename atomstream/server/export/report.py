@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from atomstream.durations import clock_text
+from atomstream.plain_text import plain_text
+from atomstream.plot_fonts import FONT, glyph_note, installed_fonts, plain
 from atomstream.results import F64, Event, rounded
-from atomstream.server.export.growth import Growth, plain_text
+from atomstream.server.export.growth import Growth
 from atomstream.server.export.table import RATE
 from atomstream.server.live.messages import MeasurementRecord, SegmentRecord
 from atomstream.version import __version__
@@ -26,21 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Text
-
-FONT: Final = "DejaVu Sans"
-"""Comes with matplotlib."""
-
-MORE_FONTS: Final = (
-    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR",
-    "Source Han Sans", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "IPAGothic", "Droid Sans Fallback",
-    "Microsoft YaHei", "SimSun", "Yu Gothic", "MS Gothic", "Malgun Gothic",
-    "PingFang SC", "Hiragino Sans", "Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS",
-    "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Hebrew", "Noto Sans Arabic", "Noto Sans Symbols 2",
-)  # fmt: skip
-"""Fonts of systems for the characters that :data:`FONT` does not have, such as Chinese ones; the first that has it."""
-
-NO_GLYPH: Final = "\N{WHITE VERTICAL RECTANGLE}"
-"""Stands for a character without a font. Unlike other boxes it is hardly used in names."""
 
 A4_INCHES: Final = (8.27, 11.69)
 POINTS: Final = 1500
@@ -51,6 +38,9 @@ COLUMN: Final = 0.41
 
 SMALLEST_PT: Final = 5.0
 """Smallest size of the letters of a fact, in points."""
+
+MOST_REASONS: Final = 4
+"""Most reasons why values are undetermined on the first page; more would reach the charts."""
 
 MOST_ROWS: Final = 22
 """Most rows of a table; the rest is counted in its last line."""
@@ -115,7 +105,7 @@ def styled() -> Iterator[None]:
     import matplotlib as mpl
 
     style: Any = {
-        "font.family": [FONT, *_installed()],
+        "font.family": [FONT, *installed_fonts()],
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -165,14 +155,17 @@ def _first_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
         ("Sample", metadata.sample.name if metadata.sample else "not stated"),
         ("Project", metadata.project.name if metadata.project else "none"),
         ("Begin", begin.strftime("%Y-%m-%d %H:%M:%S UTC") if begin else "no frames"),
-        ("Length", f"{int(duration // 3600)}:{int(duration // 60) % 60:02d}:{duration % 60:04.1f} (h:m:s)"),
+        ("Length", f"{clock_text(duration)} ({'h:m:s' if duration >= 3599.95 else 'm:s'})"),
         ("Frames", f"{growth.archive.frames_stored():,} at {metadata.fps:g} frames/s"),
         ("Stream", metadata.data_id),
         ("Rotation", f"{metadata.rotations_per_min:g} rpm" if metadata.rotations_per_min else "stationary"),
     ]
     _lines(figure, 0.08, 0.90, facts)
     values = [(NAMES[name], _measurement(one)) for name, one in status.values.items() if name in NAMES]
-    _lines(figure, 0.50, 0.90, values or [("Results", "none")])
+    whys = {
+        NAMES[name]: one.why for name, one in status.values.items() if name in NAMES and one.value is None
+    }
+    _lines(figure, 0.50, 0.90, values or [("Results", "none")], whys)
     shared = figure.add_axes((0.10, 0.42, 0.84, 0.22))
     _curve(shared, curves, "specular_intensity", "Specular intensity (counts)")
     _mark_events(shared, status.events, status.segments, seconds)
@@ -266,11 +259,25 @@ def _mark_events(axes: Axes, events: list[Event], segments: list[SegmentRecord],
         axes.text(time_s, 1.01, plain(label, 18), transform=across, fontsize=7)
 
 
-def _lines(figure: Figure, left: float, top: float, rows: list[tuple[str, str]]) -> None:
-    for k, (name, value) in enumerate(rows[:12]):
-        y = top - 0.020 * k
+def _lines(
+    figure: Figure,
+    left: float,
+    top: float,
+    rows: list[tuple[str, str]],
+    whys: Mapping[str, str] | None = None,
+) -> None:
+    """Names and values. Below a value of ``whys`` is the reason why it is undetermined, each reason once."""
+    y, shown = top, {""}
+    for name, value in rows[:12]:
         figure.text(left, y, name, color="0.35", va="top")
         _fit(figure, figure.text(left + 0.15, y, plain(value, 46), va="top"), left + COLUMN)
+        y -= 0.020
+        why = (whys or {}).get(name, "")
+        if why not in shown and len(shown) <= MOST_REASONS:
+            shown.add(why)
+            reason = figure.text(left + 0.15, y + 0.006, plain(why, 64), va="top", fontsize=6.5, color="0.35")
+            _fit(figure, reason, left + COLUMN + 0.02)
+            y -= 0.009
 
 
 def _fit(figure: Figure, text: Text, right: float) -> None:
@@ -304,70 +311,21 @@ def _foot(figure: Figure, number: int) -> None:
 
     note = glyph_note(text.get_text() for text in figure.findobj(Text))
     if note:
+        note = note.replace("this computer", "the server")
         note += ", such as Noto Sans CJK for Chinese; the title of this file has the whole name"
         figure.text(0.08, 0.05, note, fontsize=7, color="0.4")
     figure.text(0.08, 0.035, f"atomstream {__version__}", fontsize=7, color="0.4")
     figure.text(0.92, 0.035, f"page {number} of 2", fontsize=7, color="0.4", ha="right")
 
 
-def _measurement(one: MeasurementRecord, most: int = 46) -> str:
-    """A value with its uncertainty, both rounded to two digits of the uncertainty; or that there is none, and why."""
+def _measurement(one: MeasurementRecord) -> str:
+    """A value with its uncertainty, both rounded to two digits of the uncertainty; or that there is none."""
     if one.value is None:
-        why = f"undetermined: {one.why}" if one.why else "undetermined"
-        return why if len(why) <= most else why[: most - 1].rstrip() + "…"
-    unit = "" if one.unit == "1" else f" {one.unit}"
+        return "undetermined"
+    unit = {"1": "", "1/min": " rpm"}.get(one.unit, f" {one.unit}")
     return f"{rounded(one.value, one.sigma)}{unit}"
 
 
 def _clock(time_s: float | None) -> str:
     """Minutes and seconds; empty if it is not known. A mark may lie before the first frame."""
-    if time_s is None:
-        return ""
-    tenths = round(abs(time_s) * 10)
-    return f"{'-' * (time_s < 0 and tenths > 0)}{tenths // 600}:{tenths % 600 / 10:04.1f}"
-
-
-def plain(text: Any, most: int = 60) -> str:
-    """A user's text on one line, without the dollar signs that matplotlib would read as formulas.
-
-    A character that none of the server's fonts has is replaced by :data:`NO_GLYPH`; :func:`glyph_note` explains it.
-    """
-    line, fonts = " ".join(plain_text(str(text)).split()), _installed()
-    line = "".join(char if _has_glyph(char, fonts) else NO_GLYPH for char in line)
-    line = line if len(line) <= most else line[: most - 1].rstrip() + "…"
-    return line.replace("$", r"\$")
-
-
-def glyph_note(texts: Iterable[str]) -> str:
-    """What :data:`NO_GLYPH` in one of these texts means; empty if none has it."""
-    if not any(NO_GLYPH in text for text in texts):
-        return ""
-    return f"{NO_GLYPH}: a character that no font of the server has"
-
-
-def _installed() -> tuple[str, ...]:
-    """Those of :data:`MORE_FONTS` that this computer has now: matplotlib also lists fonts that were removed."""
-    from matplotlib import font_manager
-
-    paths = {font.name: font.fname for font in font_manager.fontManager.ttflist if font.name in MORE_FONTS}
-    return tuple(name for name in MORE_FONTS if name in paths and _opens(paths[name]))
-
-
-def _opens(path: str) -> bool:
-    from matplotlib import font_manager
-
-    try:
-        font_manager.get_font(path)
-    except (OSError, RuntimeError):
-        return False
-    return Path(path).is_file()
-
-
-@cache
-def _has_glyph(char: str, fonts: tuple[str, ...]) -> bool:
-    from matplotlib import font_manager
-
-    return any(
-        font_manager.get_font(font_manager.findfont(name)).get_char_index(ord(char))
-        for name in (FONT, *fonts)
-    )
+    return "" if time_s is None else clock_text(time_s)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from atomstream.errors import ConfigError
+from atomstream.plot_fonts import glyph_note, plain
 from atomstream.results import rounded
 from atomstream.server.export.growth import Growth, utc_text
-from atomstream.server.export.report import glyph_note, plain, styled
+from atomstream.server.export.report import styled
 from atomstream.server.export.table import RATE
 from atomstream.version import __version__
 

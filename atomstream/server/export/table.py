@@ -11,10 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from atomstream.plain_text import plain_text
 from atomstream.results import F64, Event
-from atomstream.server.export.growth import Growth, Piece, plain_text
+from atomstream.server.export.growth import Growth, Piece
 
 RATE = "growth_rate_ml_s"
+FIRST_MS, LAST_MS = -62_135_596_800_000.0, 253_402_300_800_000.0
+"""The years 1 to 9999, in ms since 1970."""
+
 FORMULA_SIGNS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
 """First characters of what a spreadsheet computes; some also take those of full width."""
 
@@ -93,8 +97,8 @@ def _texts(values: F64) -> list[str]:
 
 
 def _utc_texts(unix_ms: F64) -> list[str]:
-    """As :func:`utc_text`, of many times; empty for NaN."""
-    known = np.isfinite(unix_ms)
+    """As :func:`utc_text`, of many times; empty for NaN and for times that are in no calendar."""
+    known = (unix_ms >= FIRST_MS) & (unix_ms < LAST_MS)
     microseconds = np.rint(np.where(known, unix_ms, 0.0) * 1e3).astype("datetime64[us]")
     texts = np.datetime_as_string(microseconds.astype("datetime64[ms]"), unit="ms").tolist()
     return [f"{text}Z" if one else "" for text, one in zip(texts, known.tolist(), strict=True)]

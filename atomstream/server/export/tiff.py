@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.errors import ConfigError
+from atomstream.plain_text import plain_text
 from atomstream.server.archive.records import Geometry
-from atomstream.server.export.growth import Growth, plain_text
+from atomstream.server.export.growth import Growth
 
 CLASSIC_BYTES: Final = 1 << 32
 """Files that may be as long as this are BigTIFF."""

@@ -23,6 +23,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
+from atomstream import plot_fonts
 from atomstream.results import Event
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.archive.metadata import NamedId, read_about
@@ -137,12 +138,12 @@ async def test_a_name_in_a_font_of_the_system(
     async with WireClient(server) as client:
         plain = await growth_of(server, client)
     growth = replace(plain, metadata=msgspec.structs.replace(plain.metadata, name="Wafer 基板"))
-    monkeypatch.setattr(report, "MORE_FONTS", ("A font for one test",))
+    monkeypatch.setattr(plot_fonts, "MORE_FONTS", ("A font for one test",))
     known, font = [*font_manager.fontManager.ttflist], tmp_path / "font.ttf"
     try:
         for step in ("no font", "installed", "removed"):
             if step == "installed":
-                font_manager.fontManager.addfont(make_font(font, report.MORE_FONTS[0], "基板"))
+                font_manager.fontManager.addfont(make_font(font, plot_fonts.MORE_FONTS[0], "基板"))
             if step == "removed":
                 font.unlink()
             for ending in ("pdf", "png"):
@@ -282,16 +283,18 @@ async def test_a_stream_that_is_deleted_while_it_is_shown(
 def test_the_columns_of_facts_in_a_report_do_not_overlap() -> None:
     """A long id, and a value that is undetermined for a long reason, end before the next column begins."""
     page = Figure(figsize=report.A4_INCHES)
-    reason = "undetermined: needs the thickness of a layer, which is not set"
+    whys = {"Growth rate": "needs the thickness of a layer, which is not set"}
     rows = [
         ("Stream", "551f4693-ccbe-46ba-8939-299d9ac6535a"),
-        ("Growth rate", reason),
+        ("Growth rate", "undetermined"),
         ("Sample", "AlGaN superlattice, second wafer " * 3),
     ]
-    report._lines(page, 0.08, 0.90, rows)
-    values = page.texts[1::2]
-    assert [text.get_text()[:8] for text in values] == ["551f4693", "undeterm", "AlGaN su"]
-    assert all(
-        text.get_window_extent().x1 <= (0.08 + report.COLUMN + 0.005) * page.bbox.width for text in values
-    )
+    report._lines(page, 0.08, 0.90, rows, whys)
+    values = [text for text in page.texts if text.get_position()[0] > 0.2]
+    assert [text.get_text()[:8] for text in values] == ["551f4693", "undeterm", "needs th", "AlGaN su"]
+    heights = [text.get_position()[1] for text in values]
+    assert heights == sorted(heights, reverse=True)
+    assert values[2].get_text() == whys["Growth rate"]
+    ends = [text.get_window_extent().x1 for text in values]
+    assert all(end <= (0.08 + report.COLUMN + 0.025) * page.bbox.width for end in ends)
     assert values[0].get_text() == rows[0][1]

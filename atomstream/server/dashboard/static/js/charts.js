@@ -1,6 +1,6 @@
 // The charts: intensity, growth rate, and a selectable quantity, on one time axis.
 import { byId, el, isTyping, setText } from "./dom.js";
-import { axisTexts, axisTimes, brief, duration, TIME_STEPS, unitText } from "./format.js";
+import { axisTexts, axisTimes, brief, digitsFor, duration, TIME_STEPS, unitText } from "./format.js";
 import { colour } from "./theme.js";
 
 const uPlot = window.uPlot;
@@ -229,7 +229,8 @@ export class Charts extends EventTarget {
     const values = known.map(([, value]) => value);
     const low = values.reduce((a, b) => Math.min(a, b), Infinity);
     const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
-    panel.newest = newest ? `${brief(newest[1])}` : "";
+    panel.digits = digitsFor(high - low);
+    panel.newest = newest ? panel.digits(newest[1]) : "";
     const shown = newest ? `from ${brief(low)} to ${brief(high)}, newest ${brief(newest[1])} ${unitText(unit)} at ${duration(newest[0])}` : "nothing to show";
     panel.box.setAttribute("aria-label", `${title} over ${duration(this.view.from)} to ${duration(this.view.to)}: ${shown}`);
     if (!this.pointing) setText(panel.now, panel.newest);
@@ -244,7 +245,7 @@ export class Charts extends EventTarget {
         continue;
       }
       const value = panel.plot.data[1][place];
-      setText(panel.now, `${duration(panel.plot.data[0][place])}  ${brief(value)}`);
+      setText(panel.now, `${duration(panel.plot.data[0][place])}  ${value === null ? "–" : panel.digits(value)}`);
     }
   }
 

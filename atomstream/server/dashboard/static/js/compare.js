@@ -1,9 +1,9 @@
 // The page "Compare": this growth over an earlier one and over what is normal, and both pictures at the same place.
 import { ask, at } from "./api.js";
 import { byId, el, setHidden, setText } from "./dom.js";
-import { axisTexts, brief, duration, TIME_STEPS, axisTimes, unitText, visible } from "./format.js";
+import { axisTexts, brief, duration, TIME_STEPS, axisTimes, visible } from "./format.js";
 import { Pair } from "./picture_pair.js";
-import { QUANTITIES } from "./quantities.js";
+import { axisUnit, QUANTITIES } from "./quantities.js";
 import { colour, setUpTheme } from "./theme.js";
 
 const uPlot = window.uPlot;
@@ -55,7 +55,7 @@ function columns() {
 function draw() {
   const box = byId("chart");
   const layers = state.reply.x_unit === "layers";
-  const shape = `${layers} ${box.clientWidth} ${document.documentElement.dataset.theme} ${quantity.value}`;
+  const shape = `${layers} ${state.reply.unit} ${box.clientWidth} ${document.documentElement.dataset.theme} ${quantity.value}`;
   if (plot === null || state.shape !== shape) {
     plot?.destroy();
     state.shape = shape;
@@ -80,7 +80,7 @@ function options(layers, width) {
     scales: { x: { time: false } },
     axes: [
       layers ? { ...axis, ...under } : { ...axis, ...under, incrs: TIME_STEPS, values: (_, places) => axisTimes(places) },
-      { ...axis, size: 62, values: (_, places) => axisTexts(places) },
+      { ...axis, size: 62, label: axisUnit(state.reply.name, state.reply.unit), labelSize: 20, labelFont: axis.font, values: (_, places) => axisTexts(places) },
     ],
     series: [{}, line(`${band}88`, { width: 0.5 }), line(`${band}88`, { width: 0.5 }), line(colour("second"), { width: 1.4, dash: [6, 4] }), line(colour("rate"), { width: 2.2 })],
     bands: [{ series: [1, 2], fill: `${band}3c` }],
@@ -131,7 +131,7 @@ function describe() {
   setHidden(byId("legend-band"), !reply.low);
   setHidden(byId("legend-left"), !reply.left);
   const known = (reply.today ?? []).filter((value) => value !== null);
-  const unit = unitText(reply.unit);
+  const unit = axisUnit(reply.name, reply.unit);
   byId("chart").setAttribute("aria-label", `${name} of this growth${reply.ghost_name === null ? "" : " and of an earlier one"}: ${known.length ? `from ${brief(Math.min(...known))} to ${brief(Math.max(...known))} ${unit}` : "not determined"}. ${text}`);
 }
 

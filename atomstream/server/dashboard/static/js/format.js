@@ -36,6 +36,12 @@ export function brief(value, digits = 4) {
   return String(Number(value.toPrecision(digits))).replace("-", MINUS);
 }
 
+/** The text of values that cover a range: a hundredth of it has one digit, because more could not be seen in a chart. */
+export function digitsFor(range) {
+  const decimals = range > 0 ? Math.min(9, Math.max(0, Math.ceil(-Math.log10(range / 100)))) : null;
+  return (value) => (decimals === null || Math.abs(value) >= 1e4 ? brief(value) : fixed(value, decimals));
+}
+
 /** A time span: `0:04.2`, `1:02.5`, `2:03:04`. */
 export function duration(seconds, { tenths = true } = {}) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";

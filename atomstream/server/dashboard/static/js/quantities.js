@@ -13,6 +13,11 @@ export const QUANTITIES = [
   ["spottiness", "2D / 3D (spottiness)"],
 ];
 
+/** The unit of a quantity on an axis: the growth rate counts layers. */
+export function axisUnit(name, unit) {
+  return name === "growth_rate_ml_s" ? unitText("monolayer/s") : unitText(unit);
+}
+
 /** `0.402 ± 0.003 ML/s`; empty without a number. */
 export function measured(value) {
   if (!value || value.value === null) return "";

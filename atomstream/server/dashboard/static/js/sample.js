@@ -1,8 +1,8 @@
 // The page of a sample: one result of all its streams on one time axis, and the list of them.
 import { ask, at } from "./api.js";
 import { byId, el, setHidden, setText } from "./dom.js";
-import { axisTexts, axisTimes, brief, duration, momentText, TIME_STEPS, unitText, visible } from "./format.js";
-import { grown, measured, QUANTITIES } from "./quantities.js";
+import { axisTexts, axisTimes, brief, duration, momentText, TIME_STEPS, visible } from "./format.js";
+import { axisUnit, grown, measured, QUANTITIES } from "./quantities.js";
 import { statusOf } from "./stream_status.js";
 import { colour, setUpTheme } from "./theme.js";
 
@@ -67,12 +67,12 @@ function draw() {
     legend: { show: false },
     cursor: { points: { size: 6 } },
     scales: { x: { time: !cut.checked } },
-    axes: [{ ...axis, size: 28, labelSize: 18, labelFont: axis.font, ...time }, { ...axis, size: 62, values: (_, places) => axisTexts(places) }],
+    axes: [{ ...axis, size: 28, labelSize: 18, labelFont: axis.font, ...time }, { ...axis, size: 62, label: axisUnit(quantity.value, unit), labelSize: 20, labelFont: axis.font, values: (_, places) => axisTexts(places) }],
     series: [{}, ...series],
   }, joined(streams.map(({ t, values }, k) => [t.map((at) => from[k] + at), values])), box);
   const title = QUANTITIES.find(([name]) => name === quantity.value)?.[1];
   const known = streams.flatMap(({ values }) => values.filter((value) => value !== null));
-  const range = known.length ? `from ${brief(known.reduce((a, b) => Math.min(a, b)))} to ${brief(known.reduce((a, b) => Math.max(a, b)))} ${unitText(unit)}` : "nothing is determined";
+  const range = known.length ? `from ${brief(known.reduce((a, b) => Math.min(a, b)))} to ${brief(known.reduce((a, b) => Math.max(a, b)))} ${axisUnit(quantity.value, unit)}` : "nothing is determined";
   box.setAttribute("aria-label", `${title} of ${streams.length} streams: ${range}`);
 }
 
