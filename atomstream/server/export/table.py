@@ -91,7 +91,7 @@ def _texts(values: F64) -> list[str]:
     """The texts of numbers. Most results stay the same for many frames, so equal neighbours are formatted once."""
     same = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
     starts = np.flatnonzero(np.concatenate([[True], ~same])[: len(values)])
-    texts = np.array([number_text(value) for value in values[starts].tolist()], dtype=object)
+    texts = np.array([number_text(value + 0.0) for value in values[starts].tolist()], dtype=object)
     repeated: list[str] = np.repeat(texts, np.diff(np.append(starts, len(values)))).tolist()
     return repeated
 
