@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from atomstream.analysis.varpro import Fit, downsampled
-from atomstream.results import F64
+from atomstream.results import F64, Bool
 
 CHECK_PERIODS = (1.2, 2.0, 3.0, 4.5)
 """Lengths of the compared part, in periods: the shortest in which noise leaves the amplitude certain is used."""
@@ -163,28 +163,34 @@ def _compared(before: Fit, t: F64, y: F64) -> Continuation:
 
 
 DOUBT_PERIODS = 0.4
-"""Length of the newest part, in periods, that shows at once that an oscillation may have ended."""
+NEWEST_PERIODS = (0.15, 0.25, DOUBT_PERIODS)
+"""Lengths of the newest part, in periods, that show at once that an oscillation may have ended. At an extremum the end
+deviates late but fast, which shortens the part that shows it first."""
 
-MAX_DOUBTFUL_MISFIT = 0.1
+MAX_DOUBTFUL_MISFIT = 0.08
 """Largest mean square of its misfit beyond the noise, in units of the wave's mean square."""
 
 
 def is_doubtful(before: Fit, t: F64, y: F64) -> bool:
     """Return True if the newest part of a period deviates from the prediction by ``before``.
 
-    The prediction is adjusted to the period before that part. This needs less time than :func:`compare`, but noise and
-    a single disturbance can cause it too.
+    The prediction is adjusted to the period before that part, so only the uncertainty of the rate between both counts.
+    This needs less time than :func:`compare`, but noise and a single disturbance can cause it too.
     """
     period = 1.0 / before.frequency
     step = before.span_s / max(1, len(before.residual) - 1)
     recent = t >= t[-1] - (1.0 + DOUBT_PERIODS) * period
     t, y = _binned(t[recent], y[recent], step)
-    if _phase_sigma(before, t) > MAX_PHASE_SIGMA or _has_gap(before, t):
+    if _has_gap(before, t):
         return False
-    newest = t > t[-1] - DOUBT_PERIODS * period
+    return any(_deviates(before, t, y, t > t[-1] - length * period) for length in NEWEST_PERIODS)
+
+
+def _deviates(before: Fit, t: F64, y: F64, newest: Bool) -> bool:
+    """Return True if the ``newest`` samples (N,) deviate from the prediction that is adjusted to the others."""
     if newest.sum() < 2 or (~newest).sum() < MIN_SAMPLES - 2:
         return False
-    wave, quarter = before.wave_at(t), before.wave_at(t - 0.25 * period)
+    wave, quarter = before.wave_at(t), before.wave_at(t - 0.25 / before.frequency)
     basis = np.stack([np.ones_like(t), wave, quarter], axis=1)
     coefficients, *_ = np.linalg.lstsq(basis[~newest], y[~newest], rcond=1e-9)
     tolerance = 1.0 + (TOLERANT_CYCLES / max(before.cycles, 1.0)) ** 4
@@ -193,7 +199,8 @@ def is_doubtful(before: Fit, t: F64, y: F64) -> bool:
     missed = float(((y[newest] - basis[newest] @ coefficients) ** 2).mean())
     power = float(((wave - wave.mean()) ** 2).mean())
     noise = before.rms**2 * (1.0 + 2.0 / math.sqrt(float(newest.sum())))
-    return missed > 2.0 * noise + MAX_DOUBTFUL_MISFIT * tolerance * power
+    turned = 2.0 * math.pi * before.sigma_hz * (float(t[newest].mean()) - float(t[~newest].mean()))
+    return missed > 2.0 * noise + (MAX_DOUBTFUL_MISFIT * tolerance + turned**2) * power
 
 
 STOP_RANGE = 3.5

@@ -176,3 +176,12 @@ def test_an_onset_is_followed_back_for_a_bounded_time() -> None:
     fit = analyse_trace(t[-300:], y[-300:]).best
     assert fit is not None
     assert 300 < onset_time(fit, t, y, 0.0) < t[-1] - 40
+
+
+def test_the_count_hardly_goes_on_after_an_end_at_an_extremum() -> None:
+    """Growth that ends at the bottom of an oscillation is doubted at once: the count is right within 0.2 layers."""
+    rate, seconds = 0.4, 16.2
+    grown = layers_of(np.where(np.arange(round(seconds * FPS)) < round(3.5 / rate * FPS), rate, 0.0))
+    looks, _, _ = watch(cusps(grown), grown)
+    assert not looks[-1].rate.determined
+    assert looks[-1].counted.value == pytest.approx(float(grown[-1]), abs=0.2)
