@@ -26,7 +26,7 @@ def test_a_source_can_be_read_again(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "a.npy"))
     for chunk_size in (1, 5, 11, 100):
         np.testing.assert_array_equal(read(source, chunk_size), FRAMES)
-    with pytest.raises(ConfigError, match="chunk_size is 0"):
+    with pytest.raises(ConfigError, match="chunk_size=0"):
         next(source.chunks(0))
 
 
