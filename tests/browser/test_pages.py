@@ -73,12 +73,20 @@ async def test_login_redirects_only_to_this_server(page: Any, server: LiveServer
 async def test_a_link_to_a_stream_leads_through_the_login(
     page: Any, server: LiveServer, growth: Growth
 ) -> None:
-    """Without a session, the address of a stream leads to the login, and from there to the stream."""
+    """Without a session, the address of a stream leads to the login, and from there to the stream: no refused request
+    is in the console. The login page leads on who is logged in already.
+    """
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     await page.goto(growth.path)
     await page.get_by_label("API key").fill(server.api_key)
     await page.keyboard.press("Enter")
     await page.wait_for_url(f"{server.url}{growth.path}")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Growth 001")
+    await page.goto(f"/login?next={growth.path}")
+    await page.wait_for_url(f"{server.url}{growth.path}")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Growth 001")
+    assert errors == []
 
 
 async def test_the_list(logged_in: Any, server: LiveServer) -> None:

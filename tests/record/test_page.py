@@ -66,6 +66,8 @@ async def test_who_may_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert page.url.startswith("http://127.0.0.1:")
         for path in ("/", "/login", "/record/static/js/record.js", "/dashboard/static/css/base.css"):
             assert (await page.ask(path))[0] == 200  # no data
+        async with page.http.get(page.url, headers={"Accept": "text/html"}) as reply:
+            assert reply.url.path == "/login"
         for path in ("/record/sources", "/record/state", "/record/pictures", "/nowhere"):
             assert (await page.ask(path))[0] == 401
         for path in ("/record/start", "/record/stop", "/record/source", "/record/marks"):
@@ -77,6 +79,8 @@ async def test_who_may_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert (await page.ask("/session", {"link": link}))[0] == 401  # once
         assert (await page.ask("/session"))[0] == 200
         assert (await page.ask("/session", {"key": page.sessions.key}))[0] == 200
+        async with page.http.get(page.url, headers={"Accept": "text/html"}) as reply:
+            assert reply.url.path == "/"
         refused = {
             "another site": {"Origin": "http://evil.example"},
             "another port of this computer": {"Origin": "http://127.0.0.1:1"},

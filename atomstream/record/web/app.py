@@ -44,7 +44,9 @@ def _files(folder: Path) -> dict[str, StaticFile]:
 
 @routes.get("/")
 async def page(request: web.Request) -> web.Response:
-    """``GET /``: the capture page."""
+    """``GET /``: the capture page; a browser that is not logged in is sent to the login form."""
+    if not _is_logged_in(request) and "text/html" in request.headers.get("Accept", ""):
+        return web.Response(status=303, headers={"Location": "/login", "Cache-Control": "no-store"})
     return reply_with(request, _files(STATIC)["record.html"])
 
 
@@ -98,9 +100,13 @@ def _check_user(request: web.Request) -> None:
 @routes.get("/session")
 async def who(request: web.Request) -> web.Response:
     """``GET /session``: 200 if this browser is logged in."""
-    if not request.app[SESSIONS].is_open(request.cookies.get(cookie_name(request), "")):
+    if not _is_logged_in(request):
         raise RefusedError(401, "This browser is not logged in.")
     return json_reply({"ok": True})
+
+
+def _is_logged_in(request: web.Request) -> bool:
+    return request.app[SESSIONS].is_open(request.cookies.get(cookie_name(request), ""))
 
 
 @routes.delete("/session")

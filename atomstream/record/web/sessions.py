@@ -23,7 +23,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEY_PREFIX: Final = "rec_"
 
 OPEN_PATHS: Final = ("/dashboard/static/", "/record/static/")
-OPEN_PAGES: Final = frozenset({"/", "/login", "/session", "/session/ways"})
+OPEN_PAGES: Final = frozenset({"/", "/login", "/session"})
 """Pages without data, and the login itself."""
 
 MAX_TRIES: Final = 100

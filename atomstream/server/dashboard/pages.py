@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import cache
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -30,7 +31,7 @@ def static_files(prefix: str = "") -> dict[str, StaticFile]:
 @access(Right.NONE)
 async def list_page(request: web.Request) -> web.Response:
     """``GET /``: the list of streams."""
-    return _reply(request, "streams.html")
+    return _to_login(request) or _reply(request, "streams.html")
 
 
 @routes.get("/login")
@@ -44,7 +45,7 @@ async def login_page(request: web.Request) -> web.Response:
 @access(Right.NONE)
 async def settings_page(request: web.Request) -> web.Response:
     """``GET /settings``: people, keys and the audit log, for administrators; and one's own password."""
-    return _reply(request, "settings.html")
+    return _to_login(request) or _reply(request, "settings.html")
 
 
 @routes.get("/streams/{data_id}")
@@ -60,7 +61,7 @@ async def stream_page(request: web.Request) -> web.Response:
     principal = logged_in(request)
     if principal is not None and principal.projects is not None:
         await visible_in(context)(principal, data_id)
-    return _reply(request, "stream.html")
+    return _to_login(request) or _reply(request, "stream.html")
 
 
 @routes.get("/compare/{data_id}")
@@ -68,7 +69,7 @@ async def stream_page(request: web.Request) -> web.Response:
 async def compare_page(request: web.Request) -> web.Response:
     """``GET /compare/{data_id}``: a stream over an earlier one; its script reads the id from the address."""
     checked_id(request.match_info["data_id"])
-    return _reply(request, "compare.html")
+    return _to_login(request) or _reply(request, "compare.html")
 
 
 @routes.get("/samples/{sample_id}")
@@ -76,7 +77,7 @@ async def compare_page(request: web.Request) -> web.Response:
 async def sample_page(request: web.Request) -> web.Response:
     """``GET /samples/{sample_id}``: all streams of a sample; its script reads the id from the address."""
     checked_id(request.match_info["sample_id"])
-    return _reply(request, "sample.html")
+    return _to_login(request) or _reply(request, "sample.html")
 
 
 @routes.get("/dashboard/static/{path:.+}")
@@ -87,6 +88,24 @@ async def static_file(request: web.Request) -> web.Response:
     if path not in static_files() or path.endswith(".html"):
         raise HttpError(404, "There is no such file.")
     return _reply(request, path)
+
+
+def _to_login(request: web.Request) -> web.Response | None:
+    """The redirection of a browser without a session to the login page, which leads back; None for others.
+
+    A page sends a browser there as well, but only after its first request was refused, which is an error in the
+    browser's console. After a click on a link in another site's page the session cookie is missing here: then the login
+    page leads back at once.
+    """
+    if logged_in(request) is not None or "text/html" not in request.headers.get("Accept", ""):
+        return None
+    prefix, path = prefix_of(request), request.rel_url.raw_path
+    if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+        path = path.removeprefix(prefix) or "/"
+    wanted = prefix + path + (f"?{request.rel_url.raw_query_string}" if request.query_string else "")
+    query = "" if wanted == f"{prefix}/" else f"?next={quote(wanted, safe='')}"
+    headers = {"Location": f"{prefix}/login{query}", "Cache-Control": "no-store"}
+    return web.Response(status=303, headers=headers)
 
 
 def _reply(request: web.Request, name: str) -> web.Response:

@@ -19,6 +19,7 @@ from atomstream.server.dashboard.sessions import (
     SESSIONS,
     check_own_page,
     drop_cookie,
+    logged_in,
     put_cookie,
     session_token,
     set_cookie,
@@ -202,12 +203,16 @@ async def who(request: web.Request) -> web.Response:
 @routes.get("/session/ways")
 @access(Right.NONE)
 async def ways(request: web.Request) -> web.Response:
-    """``GET /session/ways``: how people can sign in here; an API key is always possible."""
+    """``GET /session/ways``: how people can sign in here; an API key is always possible.
+
+    ``session`` states whether this browser is logged in already.
+    """
     await request.app[GATE].catch_up()
     oidc = context_of(request).settings.oidc
     users = request.app[GATE].people.directory.users.values()
     password = any(not user.issuer for user in tuple(users))
-    return json_reply({"password": password, "oidc": None if oidc is None else oidc.name})
+    session = logged_in(request) is not None
+    return json_reply({"password": password, "oidc": None if oidc is None else oidc.name, "session": session})
 
 
 @routes.post("/session/links")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from atomstream.pages.static_files import DASHBOARD, load_files
 from atomstream.record.web.app import STATIC as RECORDER
@@ -16,6 +17,8 @@ from atomstream.server.dashboard.pages import static_files
 from atomstream.server.http.guessing import MAX_WRONG
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient
+
+UNKNOWN = "3e0f6d3a-52c5-4b39-9a29-6a1d0e4b7c11"
 
 
 @asynccontextmanager
@@ -49,6 +52,21 @@ async def test_a_key_opens_a_session(serve: Serve) -> None:
         assert await status_of(session, "GET", "/data_entries/") == 200
         assert await status_of(session, "DELETE", "/session") == 204
         assert await status_of(session, "GET", "/data_entries/") == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/settings", f"/samples/{UNKNOWN}?x=1", f"/compare/{UNKNOWN}"])
+async def test_a_page_needs_a_session(serve: Serve, path: str) -> None:
+    """A browser without a session goes to the login page, which leads back; others get the page, which has no data."""
+    server = await serve()
+    html = {"Accept": "text/html,application/xhtml+xml;q=0.9"}
+    async with browser(server) as session:
+        async with session.get(path, headers=html, allow_redirects=False) as reply:
+            assert reply.status == 303
+            to = URL(reply.headers["Location"])
+        assert (to.path, to.query.get("next", "/")) == ("/login", path)
+        assert await status_of(session, "GET", path, allow_redirects=False) == 200
+        await log_in(session, server.api_key)
+        assert await status_of(session, "GET", path, headers=html, allow_redirects=False) == 200
 
 
 async def test_the_cookie_is_out_of_reach(serve: Serve) -> None:

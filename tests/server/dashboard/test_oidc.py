@@ -72,7 +72,7 @@ async def test_with_a_real_provider(serve: Serve) -> None:
             await owner.ask("POST", "/projects/", {"name": "Secret"})
         async with browser(server) as session:
             async with session.get("/session/ways") as reply:
-                assert await reply.json() == {"password": False, "oidc": "the institute"}
+                assert await reply.json() == {"password": False, "oidc": "the institute", "session": False}
             back = await approve(session, await begin(session, "/streams/x"), "0815")
             assert await come_back(session, back) == (302, "/streams/x")
             shown = await signed_in(session)

@@ -38,8 +38,10 @@ async def test_a_password_opens_a_session(serve: Serve) -> None:
     server = await with_anna(serve)
     async with browser(server) as session:
         async with session.get("/session/ways") as reply:
-            assert await reply.json() == {"password": True, "oidc": None}
+            assert await reply.json() == {"password": True, "oidc": None, "session": False}
         assert await status_of(session, "POST", "/session", json=login(" ANNA ")) == 204
+        async with session.get("/session/ways") as reply:
+            assert (await reply.json())["session"]
         async with session.get("/session") as reply:
             shown = await reply.json()
         assert (shown["name"], shown["right"], shown["person"]) == ("Anna", "write", True)
@@ -56,7 +58,7 @@ async def test_without_people_a_key_is_the_only_way(serve: Serve) -> None:
     server = await serve()
     async with browser(server) as session:
         async with session.get("/session/ways") as reply:
-            assert await reply.json() == {"password": False, "oidc": None}
+            assert await reply.json() == {"password": False, "oidc": None, "session": False}
         assert await status_of(session, "POST", "/session", json=login()) == 401
     assert not (server.data_dir / "people.jsonl").exists()
 

@@ -67,8 +67,19 @@ async def test_pages_cookies_and_links(serve: Serve, strips: bool, keeps_host: b
     ):
         origin = proxy.url.removesuffix("/rheed")
         html = {"Accept": "text/html"}
+        for path in ("/samples/3e0f6d3a-52c5-4b39-9a29-6a1d0e4b7c11?a=b", "/", ""):
+            async with session.get(proxy.url + path, headers=html) as reply:
+                assert reply.url == URL(f"{proxy.url}/login", encoded=True).with_query(
+                    {} if path in {"", "/"} else {"next": f"/rheed{path}"}
+                )
+        async with session.post(
+            f"{proxy.url}/session", json={"key": server.api_key}, headers={"Origin": origin}
+        ) as reply:
+            assert reply.status == 204
+            (cookie,) = SimpleCookie(reply.headers["Set-Cookie"]).values()
         for path in ("/", "", "/login", "/streams/none"):
             async with session.get(proxy.url + path, headers=html) as reply:
+                assert reply.url == URL(proxy.url + path)
                 links = re.findall(r'(?:href|src|action)="([^"]*)"', await reply.text())
             assert links
             assert all(link.startswith(("/rheed/", "#")) for link in links), links
@@ -76,11 +87,6 @@ async def test_pages_cookies_and_links(serve: Serve, strips: bool, keeps_host: b
                 if "static" in link:
                     async with session.get(origin + link) as reply:
                         assert reply.status == 200
-        async with session.post(
-            f"{proxy.url}/session", json={"key": server.api_key}, headers={"Origin": origin}
-        ) as reply:
-            assert reply.status == 204
-            (cookie,) = SimpleCookie(reply.headers["Set-Cookie"]).values()
         assert cookie["path"] == "/rheed"
         async with WireClient(Address(proxy.url, server.api_key)) as client:
             for name in "ab":

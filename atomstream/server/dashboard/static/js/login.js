@@ -50,8 +50,13 @@ function choose(person) {
   byId(person ? "name" : "key").focus();
 }
 
-async function showWays() {
-  const { password, oidc } = await ask("/session/ways");
+/** Shows how people can sign in here. Who is logged in already goes on, unless `link` is to be used. */
+async function showWays(link) {
+  const { password, oidc, session } = await ask("/session/ways");
+  if (session && !link) {
+    location.replace(destination());
+    return;
+  }
   if (oidc) {
     setText(byId("oidc-link"), `Sign in with ${oidc}`);
     byId("oidc-link").href = `${at("/oidc/login")}?next=${encodeURIComponent(destination())}`;
@@ -80,7 +85,6 @@ async function useLink(token) {
 setUpForm(byId("person"), [byId("name"), byId("password")], byId("person-problem"), "Enter name and password.");
 setUpForm(byId("form"), [byId("key")], byId("problem"), "Enter a key.");
 byId("other-way").addEventListener("click", () => choose(byId("person").hidden));
-showWays().catch(() => {});
 const link = new URLSearchParams(location.hash.slice(1)).get("link");
+showWays(link).catch(() => {});
 if (link) useLink(link);
-else ask("/session").then(() => location.replace(destination()), () => {});
