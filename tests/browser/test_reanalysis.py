@@ -74,7 +74,7 @@ async def test_missing_views_have_a_reason(logged_in: Any, server: LiveServer) -
         await logged_in.goto(growth.path)
         tile = logged_in.locator('.tile[data-name="views"]')
         await expect(tile).to_contain_text("a turn has 40 frames")
-        await expect(tile).to_contain_text("turn at most at 20 rpm")
+        await expect(tile).to_contain_text("rotate at most at 20 rpm")
         # Text is longer than a number: it must fit into its tile.
         wide = "tiles => tiles.every(tile => [...tile.querySelectorAll('span')].every(s => s.getBoundingClientRect()"
         wide += ".right <= tile.getBoundingClientRect().right + 1))"

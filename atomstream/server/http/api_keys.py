@@ -168,14 +168,19 @@ class KeyRing:
         self._keys = [(bytes.fromhex(key.sha256), key.expires) for key in keys]
         self._documents = documents
         self._clock = clock
-        self._signature = self._mark()
+        self._signature: Hashable = None
         self._hidden: set[str] = set()
 
     @classmethod
     def load(cls, place: Path | Documents, fixed: str | None) -> KeyRing:
         """Only ``fixed`` if it is given; otherwise the keys stored in ``place``, also when they change. Blocks."""
+        if fixed:
+            return cls([_stored(fixed)])
         documents = documents_in(place)
-        return cls([_stored(fixed)]) if fixed else cls(read_keys(documents), documents)
+        signature = documents.mark(KEYS_FILE)  # before the keys: a change between both is read later
+        made = cls(read_keys(documents), documents)
+        made._signature = signature
+        return made
 
     def refresh(self) -> bool:
         """Read the keys again if they were changed; True if so. While they can't be read, nothing changes. Blocks."""
@@ -186,13 +191,11 @@ class KeyRing:
             keys = read_keys(self._documents)
         except ConfigError as error:
             log.warning("%s", error)
-            return False
-        finally:
-            self._signature = signature
-        if not keys:  # the file was removed; the next start makes another key
-            return False
-        self._keys = [(bytes.fromhex(key.sha256), key.expires) for key in keys]
-        return True
+            keys = []
+        if keys:  # else the file was removed, or can't be read; the next start makes another key
+            self._keys = [(bytes.fromhex(key.sha256), key.expires) for key in keys]
+        self._signature = signature  # last: until then has_news() is True for other threads
+        return bool(keys)
 
     def has_news(self) -> bool:
         """Whether the keys may have been changed since they were read. Takes some microseconds."""

@@ -113,9 +113,9 @@ class PeopleLog:
                 return self._note_damage(f"its line {self._number} can't be read")
             if entry.after != self._hash:
                 return self._note_damage(f"its line {self._number} does not follow the line before")
-            self._hash = hashlib.sha256(line).hexdigest()[:_HASH_CHARS]
-            self._read_to += len(line) + 1
             self._receive(entry)
+            self._hash = hashlib.sha256(line).hexdigest()[:_HASH_CHARS]
+            self._read_to += len(line) + 1  # last: until then has_news() is True for other threads
         return len(lines) > 1
 
     def _note_damage(self, what: str) -> bool:

@@ -361,7 +361,9 @@ class People:
     def use_link(self, actor: Actor, token: str) -> str | None:
         """The holder of the link with that token, which is used up by this; None if there is no such link."""
         digest = _token_hash(token)
-        if self.directory.link_with(digest) is None and not self.refresh():
+        if self.directory.link_with(digest) is None:
+            self.refresh()  # it may find nothing new, because another thread has just read the link
+        if self.directory.link_with(digest) is None:
             return None
         with self._changing(actor) as write:
             link = self.directory.link_with(digest)

@@ -14,7 +14,8 @@ import pytest
 from atomstream.errors import ConfigError
 from atomstream.protocol import SERVER_KEY_PREFIX
 from atomstream.server import ServerSettings, ensure_key, running_server
-from atomstream.server.http.api_keys import KeyRing, fingerprint
+from atomstream.server.http import api_keys
+from atomstream.server.http.api_keys import KeyRing, StoredKey, fingerprint, read_keys, rotate_server_key
 from atomstream.system.files import load_or_make_secret, write_private
 from tests.live_server import Serve
 from tests.wire_client import WireClient, make_frames
@@ -28,6 +29,46 @@ def test_first_start_makes_one_key(tmp_path: Path) -> None:
     assert ensure_key(tmp_path) is None
     assert KeyRing.load(tmp_path, None).opens(key)
     assert not KeyRing.load(tmp_path, None).opens(key[:-1])
+
+
+def test_news_are_read_when_they_are_valid(tmp_path: Path) -> None:
+    """As long as a new key is not valid, other threads see that there is something to read, and wait for it."""
+
+    class Watched(KeyRing):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "_keys" and hasattr(self, "_signature"):
+                seen.append(self.has_news())
+
+    seen: list[bool] = []
+    ensure_key(tmp_path)
+    ring = Watched.load(tmp_path, None)
+    assert not ring.has_news()
+    key = rotate_server_key(tmp_path, 60.0)
+    assert ring.has_news()
+    assert ring.refresh()
+    assert seen == [True]
+    assert not ring.has_news()
+    assert ring.opens(key)
+
+
+def test_a_change_while_the_keys_are_read_is_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is changed just after it was read is read at the next look."""
+    ensure_key(tmp_path)
+    made: list[str] = []
+
+    def read_then_change(place: Path) -> list[StoredKey]:
+        found = read_keys(place)
+        patched.undo()
+        made.append(rotate_server_key(tmp_path, 60.0))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api_keys, "read_keys", read_then_change)
+        ring = KeyRing.load(tmp_path, None)
+    assert ring.has_news()
+    assert ring.refresh()
+    assert ring.opens(made[0])
 
 
 def test_only_hashes_are_kept(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atomstream.errors import ConfigError
-from atomstream.server.people.log import PEOPLE_FILE
+from atomstream.server.people.log import PEOPLE_FILE, PeopleLog
 from atomstream.server.people.passwords import PASSWORDS_FILE, is_password
 from atomstream.server.people.records import Actor
 from atomstream.server.people.rights import Right
@@ -205,6 +205,34 @@ def test_a_link_logs_in_once(memory_path: Path) -> None:
     late = command.link_for(ACTOR, "anna", valid_s=60)
     now[0] += 61
     assert people.use_link(ACTOR, late) is None
+
+
+def test_a_link_that_another_thread_reads_meanwhile(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other thread reads the line just before this one would: the link is valid nevertheless."""
+    people = People(memory_path)
+    user = people.add_user(ACTOR, "anna", "admin")
+    token = People(memory_path).link_for(ACTOR, "anna")
+    refresh = people.refresh
+
+    def second_reader() -> bool:
+        refresh()
+        return refresh()
+
+    monkeypatch.setattr(people, "refresh", second_reader)
+    assert people.use_link(ACTOR, token) == people.directory.of_user(user).holder
+
+
+def test_news_are_read_when_they_are_valid(memory_path: Path) -> None:
+    """As long as a line is not applied, other threads see that there is something to read, and wait for it."""
+    People(memory_path).add_user(ACTOR, "anna", "admin")
+    seen: list[bool] = []
+    log = PeopleLog(memory_path, lambda entry: seen.append(log.has_news()))
+    assert log.refresh()
+    assert seen
+    assert all(seen)
+    assert not log.has_news()
 
 
 def test_the_log_has_person_and_action(memory_path: Path) -> None:
