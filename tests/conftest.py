@@ -85,7 +85,10 @@ def _aioresponses_shim() -> Iterator[None]:
 
 @pytest.fixture
 def memory_path() -> Iterator[Path]:
-    """An empty folder in memory, for tests that simulate a disk: an fsync of a real disk would only take time."""
+    """An empty folder in memory, for tests that simulate a disk: an fsync of a real disk would only take time.
+
+    Name it before ``serve`` or ``serve_in_thread``: fixtures end in the reverse order, and a server needs its folder.
+    """
     with tempfile.TemporaryDirectory(prefix="atomstream-", dir=MEMORY) as folder:
         yield Path(folder)
 

@@ -22,7 +22,7 @@ EXAMPLES = settings(max_examples=15, deadline=None, suppress_health_check=[Healt
 
 
 @pytest.fixture
-def server(serve_in_thread: Callable[..., ThreadedServer], memory_path: Path) -> ThreadedServer:
+def server(memory_path: Path, serve_in_thread: Callable[..., ThreadedServer]) -> ThreadedServer:
     return serve_in_thread(data_dir=memory_path / "server")
 
 

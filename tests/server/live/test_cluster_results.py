@@ -73,6 +73,7 @@ async def test_a_follower_is_over_when_its_feed_has_the_last_record(made: Cluste
     assert not follower.is_over
     published.set()
     await until_over(follower)
+    await until_over(owner)  # it notes the number of a record after the record is in the log
     assert follower.seq == owner.seq
 
 

@@ -173,7 +173,7 @@ async def test_a_backup_and_a_run_exclude_each_other(serve: Serve) -> None:
     assert (await server.context.retention.run()).actions == []
 
 
-async def test_a_kill_at_every_step(serve: Serve, memory_path: Path) -> None:
+async def test_a_kill_at_every_step(memory_path: Path, serve: Serve) -> None:
     """Each frame is as before or removed as planned, frame_kept names none that is gone, a new run completes it."""
     server = await serve(data_dir=memory_path / "server", retention=RetentionSettings.parse(NOW))
     async with WireClient(server) as client:

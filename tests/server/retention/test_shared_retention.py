@@ -223,7 +223,7 @@ class DyingStore(LocalStore):
 
 
 @pytest.mark.parametrize(("object_s", "least"), [(0.0, 5), (1.3, 3)])
-async def test_a_kill_at_every_step(serve: Serve, memory_path: Path, object_s: float, least: int) -> None:
+async def test_a_kill_at_every_step(memory_path: Path, serve: Serve, object_s: float, least: int) -> None:
     """Each frame is as before or removed as planned; another server completes it from an empty cache.
 
     Four chunks are four objects, or merged into two.

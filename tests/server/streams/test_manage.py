@@ -371,7 +371,7 @@ class Snapshots:
 
 @pytest.mark.parametrize("ended", [True, False])
 async def test_a_kill_at_any_step(
-    serve: Serve, memory_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+    memory_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, ended: bool
 ) -> None:
     """After a kill at any step of a rename, move or deletion, list and files agree; a stream is whole, or 410."""
     server = await serve(data_dir=memory_path / "data")

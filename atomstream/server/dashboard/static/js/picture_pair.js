@@ -17,8 +17,9 @@ export class Pair {
     const number = ++this.number;
     const [own, earlier] = await Promise.all([this.load(this.dataId, time), this.load(ghostId, ghostTime)]);
     if (number !== this.number) return;
-    drawGrey("today", own, "This growth");
-    drawGrey("ghost", earlier, "Earlier growth");
+    const white = Math.max(whiteOf(own), whiteOf(earlier));
+    drawGrey("today", own, "This growth", white);
+    drawGrey("ghost", earlier, "Earlier growth", white);
     drawDifference(own, earlier);
   }
 
@@ -55,9 +56,21 @@ function fill(name, picture, colourOf, caption) {
   context.putImageData(image, 0, 0);
 }
 
-function drawGrey(name, picture, title) {
-  const caption = picture ? `${title}: ${duration(picture.time)}, frame ${picture.frame}` : `${title}: no picture here`;
-  fill(name, picture, (k) => (0xff000000 | (picture.pixels[k] * 0x10101)) >>> 0, caption);
+/** The counts above which only one pixel in a thousand is; 0 without a picture. */
+function whiteOf(picture) {
+  if (!picture) return 0;
+  const numbers = new Uint32Array(256);
+  for (const pixel of picture.pixels) numbers[pixel] += 1;
+  let value = 255;
+  for (let above = numbers[255]; value > 0 && above <= picture.pixels.length / 1000; above += numbers[value]) value -= 1;
+  return (value * picture.level) / 255;
+}
+
+/** Draws a picture in grey; `white` counts and more are white, in both pictures, so that they can be compared. */
+function drawGrey(name, picture, title, white) {
+  const caption = picture ? `${title}: ${duration(picture.time)}, frame ${picture.frame}; white: ${brief(white, 3)} counts` : `${title}: no picture here`;
+  const gain = white > 0 && picture ? picture.level / white : 1;
+  fill(name, picture, (k) => (0xff000000 | (Math.min(255, Math.round(picture.pixels[k] * gain)) * 0x10101)) >>> 0, caption);
 }
 
 function drawDifference(own, earlier) {
