@@ -105,6 +105,9 @@ def test_no_module_makes_a_logger_without_the_filter() -> None:
     allowed = {"config.py", "console.py", "settings.py", "log_privacy.py", "protocol_log.py"}
     allowed |= {"genicam.py", "names.py"}  # they set the levels of other libraries
     for path in Path(atomstream.__file__).parent.rglob("*.py"):
-        calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        text = path.read_text("utf-8")
+        if "getLogger" not in text:  # to parse all modules takes seconds
+            continue
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
         names = {ast.unparse(call.func) for call in calls}
         assert "logging.getLogger" not in names or path.name in allowed, path
