@@ -25,9 +25,10 @@ MAX_SEARCHED: Final = 1 << 32
 """Most bytes that are searched, and most bytes whose checksum is computed in vain; each takes seconds."""
 _NAMES_HOLES: Final[bool] = hasattr(os, "SEEK_DATA")  # Windows does not
 _PIECE_BYTES: Final = 1 << 20
-_MAP_START: Final = re.compile(rb"(?:[\x81-\x8f]|\xde..|\xdf....)(?:[\xa1-\xbf]|\xd9.)[ -~]", re.DOTALL)
+_MAP_START: Final = re.compile(rb"(?=(?:[\x81-\x8f]|\xde..|\xdf....)(?:[\xa1-\xbf]|\xd9.)[ -~])", re.DOTALL)
 """The first bytes of every payload: a map with at least one key, which is a printed text. Few other bytes are like it,
-and checking one that is takes the time of a whole record."""
+and checking one that is takes the time of a whole record. It looks ahead only: bytes of a checksum may look like the
+beginning of a map that includes the first bytes of the payload behind it."""
 _START_BYTES: Final = 8
 """Longest match of it."""
 

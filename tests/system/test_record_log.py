@@ -10,6 +10,8 @@ import re
 import tempfile
 from pathlib import Path
 
+import google_crc32c
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +89,26 @@ def test_one_flipped_bit_costs_one_record(tmp_path: Path) -> None:
         # Only its length shows whether the last record is damaged or incomplete. If the length itself was changed, the
         # record counts as incomplete.
         assert found in (expected, expected[:-1] if hit == 6 else expected), at
+
+
+@pytest.mark.parametrize(("place", "byte"), [(2, 0xDE), (0, 0xDF)])
+def test_a_checksum_that_looks_like_a_map_hides_no_record(tmp_path: Path, place: int, byte: int) -> None:
+    """Bytes of the checksum together with the first ones of the payload look like the beginning of a payload."""
+    payloads = (msgspec.msgpack.encode({"n": 2, "salt": salt}) for salt in range(1 << 16))
+    payload = next(one for one in payloads if google_crc32c.value(one).to_bytes(4, "little")[place] == byte)
+    path = tmp_path / "log"
+    log = RecordLog(path)
+    log.append({"n": 1})
+    log.append(msgspec.msgpack.decode(payload))
+    log.close()
+    raw = bytearray(path.read_bytes())
+    raw[HEADER + record_scan.HEAD.size + 1] ^= 1
+    path.write_bytes(raw)
+    log = RecordLog(path)
+    found = [log.read(number) for number in range(1, len(log) + 1)]
+    log.close()
+    assert [is_lost(record) for record in found] == [True, False]
+    assert found[-1]["n"] == 2
 
 
 def test_any_torn_end_costs_the_last_record_alone(tmp_path: Path) -> None:
