@@ -78,6 +78,14 @@ def test_gige_packets_that_are_lost() -> None:
 def test_a_gige_camera_that_is_unplugged_and_back() -> None:
     """A camera that stops answering is opened again when it is back; ids wrap from 65535 to 1 before that."""
     aravis_library()
+    for _ in range(5):
+        if unplugged_and_back():
+            return
+    pytest.fail("each time the first frame came after the wrap of the ids: the computer is too slow")
+
+
+def unplugged_and_back() -> bool:
+    """One try; False if the camera had sent the frames before the wrap when the first one was received."""
     messages: list[str] = []
     with (
         ExitStack() as later,  # the second camera is closed after the grabber, which waits for answers at its end
@@ -91,6 +99,8 @@ def test_a_gige_camera_that_is_unplugged_and_back() -> None:
     ):
         before = take(grabber, 160)
         numbers = [frame.frame_id or 0 for frame in before]
+        if numbers[0] < 1000:
+            return False
         assert numbers[0] < 65535 < numbers[-1]
         assert numbers[-1] - numbers[0] == 159 + grabber.counts.missing
         first.kill()
@@ -102,6 +112,7 @@ def test_a_gige_camera_that_is_unplugged_and_back() -> None:
     assert ["is lost" in text for text in messages].index(True) < [
         "is back" in text for text in messages
     ].index(True)
+    return True
 
 
 def test_an_ioc_that_stops_and_starts_again() -> None:
