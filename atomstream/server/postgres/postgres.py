@@ -83,7 +83,8 @@ class Postgres:
         return f"The catalogue {self.address.text} can't be reached: {self.reachability.cause}"
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; one that a thread still uses is closed when the thread returns it."""
+        event.listen(self.blocking.pool, "checkin", lambda _connection, record: record.invalidate())
         await self.engine.dispose()
         await asyncio.to_thread(self.blocking.dispose)
 
