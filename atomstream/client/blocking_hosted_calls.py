@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -18,19 +19,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class BlockingHostedCalls:
+class BlockingHostedCalls(ABC):
     """Base of :class:`Client`: the methods of :class:`HostedCalls`, which describe the arguments."""
 
     @property
+    @abstractmethod
     def _hosted(self) -> HostedCalls:
         """The asynchronous client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _call(self, verb: Callable[[], Awaitable[T]]) -> T:
-        raise NotImplementedError
+        """Run an asynchronous call in the client's event loop."""
 
+    @abstractmethod
     def _data(self, entry: StreamEntry) -> StreamData:
-        raise NotImplementedError
+        """The data of one stream, as ``get`` returns it."""
 
     def list_projects(self) -> pandas.DataFrame:
         """All projects as a table, one row each; :meth:`projects` returns them as maps."""

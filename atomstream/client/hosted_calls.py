@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from atomstream import protocol
@@ -50,21 +52,21 @@ class ProjectData:
     aligned_timeseries: pandas.DataFrame | None
 
 
-class HostedCalls:
+class HostedCalls(ABC):
     """Base of :class:`AsyncClient`. Tables are pandas DataFrames and need the extra ``frames``."""
 
     @property
+    @abstractmethod
     def api(self) -> ServiceApi:
         """The HTTP calls."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def search(self, *arguments: Any, **named: Any) -> list[StreamEntry]:
         """See :meth:`AsyncClient.search`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _stream(self, entry: StreamEntry) -> Any:
         """The data of one stream, as ``get`` returns it."""
-        raise NotImplementedError
 
     async def list_projects(self) -> pandas.DataFrame:
         """All projects as a table, one row each; :meth:`projects` returns them as maps."""
@@ -270,7 +272,7 @@ class HostedCalls:
         for first in range(0, len(wanted), 100):
             query = {"data_ids": wanted[first : first + 100], "latest_only": latest}
             reply = await self._map("read the changes", protocol.CHANGEPOINTS_PATH, query)
-            found += self.api.reading.taken("read the changes", lambda: list(reply["changepoints"]))  # noqa: B023
+            found += self.api.reading.taken("read the changes", partial(_changepoints, reply))
         found = [
             one
             for one in found
@@ -340,3 +342,7 @@ def _chosen(found: Iterable[Mapping[str, Any]], wanted: str, what: str) -> Mappi
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value is not None and (not isinstance(value, str) or value not in known):
         raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
+
+
+def _changepoints(reply: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list(reply["changepoints"])

@@ -43,7 +43,7 @@ _LOOK_AHEAD: Final = 64
 
 
 class GrowingFrames:
-    """Frames of a file that grows, in order, each once. ``reopen`` opens it as it is now.
+    """Frames of a file that is being written, in order, each once. ``reopen`` opens the file again.
 
     The times are those of the file. If it has none, or if its rate differs from ``fps``, they are the times at which
     the frames were seen; those that were there before count back from the opening. :meth:`chunks` can be called once.
@@ -156,7 +156,7 @@ class GrowingFrames:
             self._growth.wait(min(MAX_POLL_S, max(POLL_S, 4.0 * cost)))  # large TIFF files are slow to open
 
     def _open_again(self) -> None:
-        """Open the file as it is now; keep the older view while it can't be opened, as in the middle of a change."""
+        """Open the file again; if that fails, because it is just being changed, keep the earlier view of it."""
         since = self._growth.clock()
         while True:
             try:

@@ -192,7 +192,7 @@ class CachedArchive(StreamArchive):
         for name in sorted(arrays, key=lambda name: (not name.endswith(DOCUMENT), name != GROUP)):
             content = self._fetched(name)
             if self.shared.grid.n_chunks > 1 and name in (GROUP, FRAMES_DOCUMENT):
-                # Here each chunk is a file of its own: the document of the frames is made again.
+                # In this folder each chunk has its own file, so the description of the array of frames is written anew.
                 content = without_frames(content) if name == GROUP and content is not None else None
             self._restore(name, content)
         self._restore(POSITION, position)

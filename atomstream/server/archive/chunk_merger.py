@@ -143,7 +143,7 @@ class ChunkMerger:
         return set(shards)
 
     def _append(self, grid: Grid, number: int, chunks: IndexSet, geometry: Geometry) -> set[int]:
-        """Append the chunks that an object lacks; returns the places of all that it has then."""
+        """Append the chunks that are missing in an object; returns the positions of all its chunks."""
         for _ in range(_TRIES):
             try:
                 there = self._shared.merged_layout(number).parts

@@ -21,7 +21,7 @@ FRAMES_DOCUMENT: Final = f"frames.zarr/{FRAMES}/{DOCUMENT}"
 def published(name: str, content: bytes, grid: Grid, n_objects: int | None) -> bytes:
     """The document of this name for the store. The arrays end after ``n_objects`` objects; None: nowhere.
 
-    A file that is not a document is returned as it is.
+    Other files are returned unchanged.
 
     Raises:
         StreamError: the document is damaged.
@@ -54,7 +54,7 @@ def _change(array: dict[str, Any], limits: Mapping[str, int], grid: Grid | None)
 
 
 def without_frames(group: bytes) -> bytes:
-    """The document of a group without the array ``frames``; a damaged one as it is."""
+    """The description of a Zarr group without its array ``frames``; a damaged description is returned unchanged."""
     try:
         document = json.loads(group)
         document["consolidated_metadata"]["metadata"].pop(FRAMES, None)

@@ -5,7 +5,7 @@ Below ``streams/<data_id>/`` they have the names of the files of an archive: ``s
 it is the one that was read. All else can be made again from these.
 
 Short chunks are merged into one object of several chunks (:mod:`.merged_chunks`), if the description states how many.
-A new chunk always is an object of its own at first, ``frames/c/<index>/0/0``. Later it is copied into the merged one,
+Each new chunk is first stored as its own object, ``frames/c/<index>/0/0``. Later it is copied into the merged one,
 ``frames/c.<number>.0.0``, and then removed. Whoever looks for a chunk looks for its own object first and for the merged
 one afterwards: so it is found at each moment. A merged object never loses a chunk, and what it has is what counts.
 """

@@ -338,7 +338,7 @@ class People:
     def make_link(self, actor: Actor, holder: str, name: str, valid_s: float = LINK_S) -> str:
         """The token of a link that logs in once as ``holder`` (see :class:`Principal`), named ``name`` in the log.
 
-        Each is a line of the log for ever; so whoever may only read can make a few of them.
+        The log keeps a line for each link permanently, so each person or key can have only a few unused ones.
         """
         token = secrets.token_urlsafe(32)
         link = LinkMade(_token_hash(token), holder, self._clock() + valid_s)
