@@ -10,14 +10,12 @@ works on the folder as on the data folder of a single server.
 from __future__ import annotations
 
 import json
-import math
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -28,14 +26,12 @@ from atomstream.records import Piece
 from atomstream.server.archive.analysis_note import AnalysisNote
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.chunk_index import ChunkIndex, extrapolated_origin
-from atomstream.server.archive.chunk_merger import ChunkMerger
-from atomstream.server.archive.copied_files import ANALYSIS, POSITION, CopiedFiles, in_order
+from atomstream.server.archive.copied_files import ANALYSIS, POSITION, in_order
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.merged_chunks import grid_for
-from atomstream.server.archive.merged_documents import FRAMES_DOCUMENT, published, without_frames
+from atomstream.server.archive.merged_documents import FRAMES_DOCUMENT, without_frames
 from atomstream.server.archive.metadata import (
     ABOUT,
-    ENDED_STATUSES,
     MERGED,
     ORIGIN,
     RUNNING,
@@ -44,26 +40,19 @@ from atomstream.server.archive.metadata import (
     origin_in,
     read_about_file,
 )
-from atomstream.server.archive.mirror import GROUP, Mirror
+from atomstream.server.archive.mirror import GROUP
 from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare
 from atomstream.server.archive.shared_index import SharedIndex
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.archive.shared_thinning import SharedThinnedFrames, is_planned
+from atomstream.server.archive.store_copies import StoreCopies
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.archive.thinning import ABOUT_KEY, KEPT, ThinnedFrames
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.own_files import LONGEST
-
-RESULTS_COPY_S: Final = 30.0
-"""Least time between two copies of the columns of results, and of the arrays' own documents, of a growing stream to the
-store, in s."""
-
-
-_ENDING: Final = frozenset({*ENDED_STATUSES, "stream_finalizing"})
-"""Statuses of a stream whose client has sent everything: all chunks are merged."""
 
 
 class CachedArchive(StreamArchive):
@@ -97,28 +86,32 @@ class CachedArchive(StreamArchive):
         shared.note_description(about)
         self._note = AnalysisNote(shared)
         super().__init__(folder, about, file_system, damage)
-        self._mirroring = threading.Lock()
-        self._copied = CopiedFiles(folder, self._index.group)
-        self._results_copied_at = -math.inf
-        self.results_left = False
-        """True if the last :meth:`mirror` has left out the columns of results: it is to be called again."""
         self.reads_all = False
         """True if all frames are read here soon after they are stored: then :meth:`follow` copies the shard of the
         next chunk with one request, instead of three for its ends and one for the rest later."""
         self._following = threading.Lock()
         self._followed = IndexSet()
         self._followed_lock = threading.Lock()
-        self.may_replace: Callable[[], None] = lambda: None
-        """Called before a copy replaces that of another process; an exception from it prevents that."""
-        self._merger = ChunkMerger(shared, self._index.stored, self._index.shard_path)
-        self._mirror = Mirror(folder, shared, self._catch_up, self._check_replacing, _Shaped(self))
+        self.store_copies = StoreCopies(
+            folder,
+            self.files,
+            self._index,
+            shared,
+            lambda: self._about.get("status"),
+            lambda: self.follow(all_chunks=True),
+        )
 
     def _make_index(self, group: ZarrGroup) -> ChunkIndex:
         return SharedIndex(group, self._attributes, self.shared, lambda: origin_in(self._about))
 
     def _make_thinned(self) -> ThinnedFrames:
         self._shared_thinned = SharedThinnedFrames(
-            self._index, self.files, self._stripes, self.shared, self._send_kept, self._fetch_kept
+            self._index,
+            self.files,
+            self._stripes,
+            self.shared,
+            self._send_kept,
+            self._fetch_kept,
         )
         return self._shared_thinned
 
@@ -331,21 +324,9 @@ class CachedArchive(StreamArchive):
         self._file_system.make_folder(path.parent, durable=False, inside=self._index.group.shards)
         self.files.write_copy(path, chain([first], pieces))
 
-    def _catch_up(self) -> None:
-        """Take over all that other processes have stored."""
-        self.follow(all_chunks=True)
-        if self.shared.grid.n_chunks > 1:
-            self._merger.reload()
-
     def merge_chunks(self) -> None:
         """As in the base class; may raise StoreUnavailableError."""
-        with self._mirroring:
-            self._merge(final=True)
-
-    def _merge(self, *, final: bool = False) -> None:
-        if self.geometry is not None:
-            self.files.check_not_deleted()
-            self._merger.merge(self.geometry, final=final or self._about.get("status") in _ENDING)
+        self.store_copies.merge_chunks()
 
     def follow(self, *, all_chunks: bool = False, last: int = MAX_CHUNK_INDEX) -> list[int]:
         """Add the chunks that other servers have stored since; returns their indices.
@@ -445,9 +426,7 @@ class CachedArchive(StreamArchive):
             self._index.group.reload(KEPT)
 
     def _send_kept(self) -> None:
-        """Copy which frames are left to the store. Only the server that thins the stream does so."""
-        with self._mirroring:
-            self._mirror.send(self._copied.kept_frames())
+        self.store_copies.send_kept_frames()
 
     # -- copies for other readers ------------------------------------------------------------------------
 
@@ -455,67 +434,24 @@ class CachedArchive(StreamArchive):
         """As in the base class; then the store has all documents, columns and results too, if ``copies``."""
         self.follow(all_chunks=True)
         super().finish()
-        if not self._copies:
-            return
-        with self._mirroring:
-            self._merge(final=True)
-            self._mirror.send(
-                (*self._copied.all_columns(), *self._copied.documents(), *self._copied.results())
-            )
+        if self._copies:
+            self.store_copies.send_all()
 
     def mirror(self, *, everything: bool = False) -> None:
-        """Copy to the store what readers of the growing stream need: documents, and the ends of the columns.
+        """Copy to the store what readers of the growing stream need: see :meth:`StoreCopies.send_newest`.
 
-        Short chunks that are due are merged there first.
-
-        The columns of results are copied only each ``RESULTS_COPY_S``, or with ``everything``: their last files are
-        sent whole each time, and are larger than the frames of a small stream. The same holds for the arrays' own
-        documents, of which the group's document has copies. Without effect if another process copies.
+        Without effect if another process copies.
 
         Raises:
             StoreUnavailableError: the store can't be reached; calling it again continues.
         """
-        if not self._copies:
-            return
-        with self._mirroring:
-            now = time.monotonic()
-            everything = everything or now - self._results_copied_at >= RESULTS_COPY_S
-            self._merge()
-            with self._index.writing:
-                documents = self._copied.documents() if everything else (GROUP,)
-                names = [*self._copied.last_columns(results=everything), *documents]
-            self._mirror.send(names)
-            self.results_left = not everything
-            if everything:
-                self._results_copied_at = now
-
-    def _check_replacing(self) -> None:
-        self.may_replace()
+        if self._copies:
+            self.store_copies.send_newest(everything=everything)
 
     def delete(self, target: Path) -> None:
         """As in the base class, but first in the store, where the description is removed before the other objects."""
         self.shared.delete()
         super().delete(target)
-
-
-class _Shaped:
-    """The documents as they are in the store, where chunks may be merged."""
-
-    def __init__(self, archive: CachedArchive) -> None:
-        self._archive = archive
-
-    def version(self) -> int:
-        """The number of objects that readers may read."""
-        length = self._length()
-        return -1 if length is None else length
-
-    def content(self, name: str, content: bytes) -> bytes:
-        """The document for readers of the store."""
-        return published(name, content, self._archive.shared.grid, self._length())
-
-    def _length(self) -> int | None:
-        ended = self._archive.description.get("status") in ENDED_STATUSES
-        return None if ended else self._archive._merger.length
 
 
 def _thinning_in(folder: Path) -> Any:

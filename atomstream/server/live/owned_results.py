@@ -68,7 +68,7 @@ class OwnedResults(StreamResults):
         self._shared_archive = parts.archive
         self._following: list[asyncio.Task[None]] = []
         parts.store.saved = self._snapshot_saved
-        parts.archive.may_replace = shared.check
+        parts.archive.store_copies.may_replace = shared.check
         parts.archive.reads_all = True
 
     @classmethod
@@ -138,7 +138,7 @@ class OwnedResults(StreamResults):
         copied = -1
         while True:
             await asyncio.sleep(COPY_S)
-            is_new = copied != self.seq or self._shared_archive.results_left
+            is_new = copied != self.seq or self._shared_archive.store_copies.results_left
             if not is_new or self._store.log.ended:
                 continue
             seq = self.seq

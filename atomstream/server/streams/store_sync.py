@@ -133,7 +133,7 @@ class StoreSync:
                 f"stream {data_id} can't be copied to the store",
                 partial(run_in, self._threads, archive.mirror),
             )
-            if not copied or archive.results_left:
+            if not copied or archive.store_copies.results_left:
                 self._changed.add(data_id)
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[object]]) -> bool:
