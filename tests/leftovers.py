@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -35,6 +36,9 @@ LASTING_THREADS = (
     "None[",
     "Dummy-",
 )
+
+
+NUMBER = re.compile(r"(_|(?<=^asyncio-waitpid)-)\d+$")
 
 
 @pytest.fixture(autouse=True)
@@ -116,14 +120,20 @@ def left_threads(before: set[threading.Thread]) -> list[str]:
     """The threads that a test started and that still run, as text.
 
     A further thread of a pool that had one before is not reported: the pool belongs to a server of the whole module.
+    The same holds for the threads that wait for such a server's child processes.
     """
-    pools = {thread.name.rpartition("_")[0] for thread in before} - {""}
+    pools = {_pool(thread) for thread in before} - {""}
     new = [thread for thread in threading.enumerate() if thread not in before]
     return [
         f"thread {thread.name!r}"
         for thread in new
-        if not thread.name.startswith(LASTING_THREADS) and thread.name.rpartition("_")[0] not in pools
+        if not thread.name.startswith(LASTING_THREADS) and _pool(thread) not in pools
     ]
+
+
+def _pool(thread: threading.Thread) -> str:
+    """The name of a thread without its number; empty if it has none."""
+    return NUMBER.sub("", thread.name) if NUMBER.search(thread.name) else ""
 
 
 def open_sockets() -> dict[int, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.leftovers import left_threads
 
 
@@ -23,3 +25,19 @@ def test_a_further_thread_of_an_older_pool_is_no_leftover() -> None:
         finally:
             release.set()
             alone.join()
+
+
+@pytest.mark.parametrize(("name", "left"), [("asyncio-waitpid-{}", []), ("Thread-{}", ["thread 'Thread-8'"])])
+def test_a_further_wait_for_a_child_is_no_leftover(name: str, left: list[str]) -> None:
+    """The module's server may start another child process; other threads with a number are reported."""
+    release = threading.Event()
+    threads = [threading.Thread(target=release.wait, name=name.format(number)) for number in (7, 8)]
+    threads[0].start()
+    before = set(threading.enumerate())
+    threads[1].start()
+    try:
+        assert left_threads(before) == left
+    finally:
+        release.set()
+        for thread in threads:
+            thread.join()

@@ -35,6 +35,8 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 
 PERIOD_S: Final = 1.0
+RETRY_S: Final = 10.0
+"""Wait before the next try after the disk has refused to write, in s."""
 BLOCK: Final = 16_384
 """Frames whose values are computed at once."""
 MAX_OF_SAMPLE: Final = 5_000_000
@@ -122,21 +124,39 @@ class BesideFrames:
             await self._wake.wait()
             await asyncio.sleep(PERIOD_S)
             await self.catch_up()
+            if self._stale:
+                await asyncio.sleep(RETRY_S)
 
     async def catch_up(self) -> None:
-        """Bring everything that is out of date up to date now."""
+        """Bring everything that is out of date up to date now; what the disk refuses is tried again later."""
         self._wake.clear()
-        while self._stale:
-            data_id = next(iter(self._stale))
-            from_s, ended = self._stale.pop(data_id), data_id in self._ended
-            self._ended.discard(data_id)
-            try:
-                await self._update(data_id, from_s, ended)
-            except Exception as error:  # deleted meanwhile, or its disk fails: the others go on
-                log_failure(
-                    log, error, "the signals beside the frames of stream %s can't be written", data_id
-                )
-        self._idle.set()
+        refused: list[tuple[str, float, bool]] = []
+        try:
+            while self._stale:
+                data_id = next(iter(self._stale))
+                from_s, ended = self._stale.pop(data_id), data_id in self._ended
+                self._ended.discard(data_id)
+                try:
+                    await self._update(data_id, from_s, ended)
+                except OSError as error:
+                    refused.append((data_id, from_s, ended))
+                    self._log(error, data_id)
+                except Exception as error:  # deleted meanwhile, or damaged: the others go on
+                    self._log(error, data_id)
+                except BaseException:  # cancelled: the server stops, and calls this once more
+                    refused.append((data_id, from_s, ended))
+                    raise
+        finally:
+            for data_id, from_s, ended in refused:
+                self.note(data_id, from_s)
+                if ended:
+                    self._ended.add(data_id)
+        if not self._stale:
+            self._idle.set()
+
+    @staticmethod
+    def _log(error: Exception, data_id: str) -> None:
+        log_failure(log, error, "the signals beside the frames of stream %s can't be written", data_id)
 
     async def settled(self) -> None:
         """Wait until nothing is out of date."""

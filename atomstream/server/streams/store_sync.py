@@ -124,17 +124,20 @@ class StoreSync:
 
     async def copy(self) -> None:
         """Copy the documents and columns of the streams that received chunks here since the last copy."""
-        changed, self._changed = self._changed, set()
-        for data_id in changed:
+        for data_id in list(self._changed):
+            self._changed.discard(data_id)
             archive = self._streams.shared().get(data_id)
             if not isinstance(archive, CachedArchive):
                 continue
-            copied = await self._guarded(
-                f"stream {data_id} can't be copied to the store",
-                partial(run_in, self._threads, archive.mirror),
-            )
-            if not copied or archive.store_copies.results_left:
-                self._changed.add(data_id)
+            copied = False
+            try:
+                copied = await self._guarded(
+                    f"stream {data_id} can't be copied to the store",
+                    partial(run_in, self._threads, archive.mirror),
+                )
+            finally:  # also if this is cancelled: the server stops, and copies once more
+                if not copied or archive.store_copies.results_left:
+                    self._changed.add(data_id)
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[object]]) -> bool:
         """Whether ``work`` succeeded; an error is logged, and does not stop the rest."""

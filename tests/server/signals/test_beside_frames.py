@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import zarr
 
 from atomstream.server.signals import beside_frames
 from atomstream.server.signals.alignment import column_names, held
-from atomstream.server.signals.beside_frames import sampled
+from atomstream.server.signals.beside_frames import sampled, write_columns
 from atomstream.server.signals.chunks import Points
 from tests.live_helpers import analysed, analysis_status, send_chunks
 from tests.live_server import LiveServer, Serve
@@ -108,6 +111,61 @@ async def test_the_end_and_a_repeated_analysis_keep_them(serve: Serve) -> None:
             await results.changed.wait()
         np.testing.assert_array_equal(columns(server, frames)["signal_t_sub"][:], EXPECTED_T)
         assert len([one for one in before if one["by"] == "user"]) == 2
+
+
+async def test_a_server_that_stops_meanwhile_writes_them(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the server interrupts the task that was just writing: the values are written nevertheless."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold_first(*arguments: Any) -> Any:
+        if not began.is_set():
+            began.set()
+            assert go_on.wait(30.0)
+            return None
+        return write_columns(*arguments)
+
+    server = await serve()
+    async with WireClient(server) as client:
+        frames, tool = await stream_of_frames(client), await begin(client)
+        await sample(client, frames, tool)
+        await send_chunks(client, frames, FRAMES, chunk=4, fps=FPS)
+        await server.context.beside_frames.settled()
+        monkeypatch.setattr(beside_frames, "write_columns", hold_first)
+        await push(
+            client,
+            tool,
+            0,
+            **{"T (sub)": ([T - 1 + k for k in range(8)], [500.0 + k for k in range(8)], "°C")},
+        )
+        assert await asyncio.to_thread(began.wait, 30.0)
+    await server.stop()
+    go_on.set()
+    np.testing.assert_array_equal(columns(server, frames)["signal_t_sub"][:], EXPECTED_T)
+
+
+async def test_a_full_disk_delays_them(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk refuses is written later, and not only when the next point or frame arrives."""
+    monkeypatch.setattr(beside_frames, "RETRY_S", 0.0)
+    refused: list[None] = []
+
+    def full_once(*arguments: Any) -> Any:
+        if not refused:
+            refused.append(None)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_columns(*arguments)
+
+    monkeypatch.setattr(beside_frames, "write_columns", full_once)
+    server = await serve()
+    async with WireClient(server) as client:
+        frames, tool = await stream_of_frames(client), await begin(client)
+        await sample(client, frames, tool)
+        await signals(client, tool)
+        await send_chunks(client, frames, FRAMES, chunk=4, fps=FPS)
+        await server.context.beside_frames.settled()
+        assert refused
+        np.testing.assert_array_equal(columns(server, frames)["signal_t_sub"][:], EXPECTED_T)
 
 
 async def test_the_route_of_the_page(serve: Serve) -> None:

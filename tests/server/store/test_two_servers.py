@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import threading
@@ -16,9 +17,12 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ConfigError
+from atomstream.server.archive.cached_archive import CachedArchive
+from atomstream.server.archive.mirror import GROUP
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import StoreUnavailableError
+from atomstream.server.streams import store_sync
 from tests.live_helpers import CHUNK, FPS, batches_until, feed, frame_numbers, growth, send_chunks, stamps
 from tests.live_server import LiveServer, Serve
 from tests.stores import s3_store, s3_url
@@ -200,6 +204,35 @@ async def test_a_full_cache_loses_what_is_unused(tmp_path: Path, serve: Serve) -
     assert shards == [False, False]
     for seed, data_id in enumerate(ids):
         assert np.array_equal(await _frames(server, data_id), make_frames(4, seed=seed))
+
+
+async def test_a_copy_that_is_interrupted_is_made_later(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a server interrupts a copy: the stream still counts as changed, and is copied once more."""
+    monkeypatch.setattr(store_sync, "PERIOD_S", 1000.0)
+    began, go_on, mirror = threading.Event(), threading.Event(), CachedArchive.mirror
+
+    def hold_first(archive: CachedArchive, **options: bool) -> None:
+        if not began.is_set():
+            began.set()
+            assert go_on.wait(30.0)
+        else:
+            mirror(archive, **options)
+
+    monkeypatch.setattr(CachedArchive, "mirror", hold_first)
+    server = await serve(store=str(tmp_path / "store"), api_key=KEY)
+    async with WireClient(server) as client:
+        data_id = await client.create("Growth 9")
+        assert (await client.send(data_id, 0, make_frames(4)))[0] == 200
+        copying = asyncio.create_task(server.sync.copy())
+        assert await asyncio.to_thread(began.wait, 30.0)
+        copying.cancel()
+        await asyncio.wait([copying])
+        go_on.set()
+        await server.sync.copy()
+    group = json.loads(LocalStore(tmp_path / "store").fetch(f"streams/{data_id}/{GROUP}"))
+    assert "frames" in group["consolidated_metadata"]["metadata"]
 
 
 async def test_slow_replies_of_the_store_do_not_hold_up_other_streams(
