@@ -20,6 +20,7 @@ from tests.engines import nats_server, postgres_server, s3_server
 from tests.leftovers import no_leftovers, no_tasks_left, restored_logging
 from tests.live_server import LiveServer, Serve, ThreadedServer, new_folders, serving
 from tests.paths import MEMORY
+from tests.reruns import pytest_sessionfinish, pytest_terminal_summary
 from tests.scheduling import pytest_xdist_auto_num_workers, pytest_xdist_make_scheduler
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "no_leftovers",
     "no_tasks_left",
     "postgres_server",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
     "pytest_xdist_auto_num_workers",
     "pytest_xdist_make_scheduler",
     "restored_logging",
