@@ -8,27 +8,28 @@ cores for each stream. ``behind`` is the time from the end of the clients to the
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import signal
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import aiohttp
-import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from atomstream import AsyncRHEEDStreamer
-from atomstream.cluster.engine import Engine
 from atomstream.cluster.nodes import ServerNode
-from atomstream.sources import GrowthSpec, Simulator
+from benchmarks.cluster_streams import (
+    Target,
+    followed_streams,
+    growth_chunk,
+    parser_of_cases,
+    process_stat,
+    processes,
+    temporary_folder,
+)
 from tests.cluster.kill_rig import running_cluster
 
 TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -40,44 +41,14 @@ CASES: Final = ((2, 480, 640, 120.0), (4, 120, 160, 30.0), (16, 120, 160, 30.0),
 KEY: Final = "atst_" + "a key of this benchmark " * 2
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where streams are sent to, and the processes behind it, by the name of their column."""
-
-    url: str
-    api_key: str
-    parts: dict[str, Engine]
-
-    def cpu(self) -> dict[str, float]:
-        """Processor seconds of each part until now."""
-        return {name: cpu_s(part.pid) for name, part in self.parts.items()}
-
-
 def cpu_s(pid: int) -> float:
     """Processor seconds of a process and all its descendants, those that have ended included."""
-    return sum(sum(map(int, _stat(one)[11:15])) / TICKS for one in tree(pid))
+    return sum(sum(map(int, process_stat(one)[11:15])) / TICKS for one in processes(pid))
 
 
-def tree(pid: int) -> set[int]:
-    """A process and all its descendants that run."""
-    wanted, parents = {pid}, dict(_parents())
-    while more := {child for child, parent in parents.items() if parent in wanted} - wanted:
-        wanted |= more
-    return wanted
-
-
-def _parents() -> Iterable[tuple[int, int]]:
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and (found := _stat(int(name))):
-            yield int(name), int(found[1])
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; zeros for a process that has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ["Z", *["0"] * 20]
+def cpu_of(target: Target) -> dict[str, float]:
+    """Processor seconds of each part until now."""
+    return {name: cpu_s(part.pid) for name, part in target.parts.items()}
 
 
 @asynccontextmanager
@@ -100,26 +71,12 @@ async def alone(folder: Path) -> AsyncIterator[Target]:
         await asyncio.to_thread(server.stop)
 
 
-async def follow(target: Target, data_id: str) -> int:
-    """Read the feed of a stream to its end; returns its bytes."""
-    nbytes = 0
-    url = f"{target.url}/rheed/stream/{data_id}/feed"
-    async with (
-        aiohttp.ClientSession(headers={"X-API-KEY": target.api_key}) as session,
-        session.ws_connect(url, params={"after": "0"}, protocols=("atomstream.msgpack",)) as feed,
-    ):
-        async for message in feed:
-            msgpack.unpackb(message.data)
-            nbytes += len(message.data)
-    return nbytes
-
-
 async def idle_cores(target: Target) -> dict[str, float]:
     """Cores of each part while nothing is streamed, once all processes have started."""
     while True:
-        before = target.cpu()
+        before = cpu_of(target)
         await asyncio.sleep(IDLE_S)
-        idle = {name: (at - before[name]) / IDLE_S for name, at in target.cpu().items()}
+        idle = {name: (at - before[name]) / IDLE_S for name, at in cpu_of(target).items()}
         if sum(idle.values()) < IDLE_CORES:
             return idle
 
@@ -130,30 +87,20 @@ async def run(
     """Cores of each part for each stream, and how far the results were behind at the end in s."""
     chunk_s = len(chunk) / fps
     idle = await idle_cores(target)
-    async with AsyncRHEEDStreamer(
-        api_key=target.api_key, endpoint=target.url, spool_dir=spool, compression_level=1
-    ) as streamer:
-        ids = [
-            await streamer.initialize(
-                fps=fps, rotations_per_min=0.0, chunk_size=len(chunk), stream_name=f"stream {number}"
-            )
-            for number in range(count)
-        ]
-        following = [asyncio.create_task(follow(target, data_id)) for data_id in ids]
-        before, begun = target.cpu(), time.monotonic()
+    async with followed_streams(target, spool, count, chunk, fps) as senders:
+        before, begun = cpu_of(target), time.monotonic()
         for index in range(n_chunks):
-            for number, data_id in enumerate(
-                ids
-            ):  # spread over the time of a chunk, as from many instruments
+            for number, data_id in enumerate(senders.data_ids):
+                # spread over the time of a chunk, as from many instruments
                 at = begun + (index + number / count) * chunk_s
                 await asyncio.sleep(max(0.0, at - time.monotonic()))
-                await streamer.push(data_id, index, chunk)
-        await asyncio.gather(*(streamer.finalize(data_id) for data_id in ids))
+                await senders.streamer.push(data_id, index, chunk)
+        await asyncio.gather(*(senders.streamer.finalize(data_id) for data_id in senders.data_ids))
         ended = time.monotonic()
-        await asyncio.gather(*following)
+        await asyncio.gather(*senders.feeds)
         over = time.monotonic()
     seconds = count * n_chunks * chunk_s
-    used = {name: at - before[name] - idle[name] * (over - begun) for name, at in target.cpu().items()}
+    used = {name: at - before[name] - idle[name] * (over - begun) for name, at in cpu_of(target).items()}
     return {name: max(0.0, one) / seconds for name, one in used.items()}, over - ended
 
 
@@ -162,12 +109,9 @@ async def measure(cases: Sequence[tuple[int, int, int, float]], n_chunks: int, c
     names = ("server", "analysis", "S3", "NATS", "PostgreSQL")
     heads = ("streams", *names, "cluster", "alone", "beyond", "behind s", "alone behind s")
     print("  ".join(head.rjust(12) for head in heads), flush=True)
-    with tempfile.TemporaryDirectory(prefix="atomstream-cost-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        os.chmod(name, 0o755)  # PostgreSQL may run as another user
+    with temporary_folder("cost") as folder:
         for number, (count, height, width, fps) in enumerate(cases):
-            n = round(chunk_s * fps)
-            (chunk,) = Simulator(GrowthSpec(height, width, fps, seed=1, rate_ml_s=1.2)).chunks(n, n)
+            chunk = growth_chunk(height, width, fps, chunk_s)
             place = folder / str(number)
             async with cluster(place / "cluster") as target:
                 shared, behind = await run(target, place / "spool", count, chunk, fps, n_chunks)
@@ -181,15 +125,10 @@ async def measure(cases: Sequence[tuple[int, int, int, float]], n_chunks: int, c
 
 
 def main() -> int:
-    """Measure the cases, or one by ``--streams`` and ``--size``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure all cases, or those that the command line names."""
+    parser = parser_of_cases(__doc__, len(CASES))
     parser.add_argument("--chunks", type=int, default=12, help="chunks of each stream")
     parser.add_argument("--chunk-s", type=float, default=CHUNK_S, help="seconds in a chunk")
-    parser.add_argument(
-        "--cases", nargs="*", type=int, default=range(len(CASES)), help="numbers of the cases"
-    )
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is ended in that case too
     asyncio.run(measure([CASES[number] for number in asked.cases], asked.chunks, asked.chunk_s))

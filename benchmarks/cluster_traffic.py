@@ -9,12 +9,9 @@ of the part together. All of it is independent of how busy the computer is, but 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import re
 import signal
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -26,12 +23,17 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from atomstream import AsyncRHEEDStreamer
 from atomstream.cluster.balancer import balancing
 from atomstream.cluster.local_cluster import LocalCluster
 from atomstream.cluster.nodes import Node
-from atomstream.sources import GrowthSpec, Simulator
-from benchmarks.cluster_cost import Target, follow, tree
+from benchmarks.cluster_streams import (
+    Target,
+    followed_streams,
+    growth_chunk,
+    parser_of_cases,
+    processes,
+    temporary_folder,
+)
 from tests.cluster.kill_rig import opened_store
 from tests.server.store.server_process import passed_on
 
@@ -85,7 +87,7 @@ async def counted_cluster(folder: Path, s3: Counts, nats: Counts) -> AsyncIterat
 def pss_mb(pid: int) -> float:
     """Proportional set size of a process and its descendants in MB."""
     total = 0
-    for one in tree(pid):
+    for one in processes(pid):
         try:
             text = Path(f"/proc/{one}/smaps_rollup").read_text()
         except OSError:
@@ -99,35 +101,23 @@ async def run(
 ) -> int:
     """Stream; returns the bytes of the feeds."""
     chunk_s = len(chunk) / fps
-    async with AsyncRHEEDStreamer(
-        api_key=target.api_key, endpoint=target.url, spool_dir=spool, compression_level=1
-    ) as streamer:
-        ids = [
-            await streamer.initialize(
-                fps=fps, rotations_per_min=0.0, chunk_size=len(chunk), stream_name=f"{k}"
-            )
-            for k in range(count)
-        ]
-        following = [asyncio.create_task(follow(target, data_id)) for data_id in ids]
+    async with followed_streams(target, spool, count, chunk, fps) as senders:
         begun = asyncio.get_running_loop().time()
         for index in range(n_chunks):
             await asyncio.sleep(max(0.0, begun + index * chunk_s - asyncio.get_running_loop().time()))
-            for data_id in ids:
-                await streamer.push(data_id, index, chunk)
-        for data_id in ids:
-            await streamer.finalize(data_id)
-        return sum(await asyncio.gather(*following))
+            for data_id in senders.data_ids:
+                await senders.streamer.push(data_id, index, chunk)
+        for data_id in senders.data_ids:
+            await senders.streamer.finalize(data_id)
+        return sum(await asyncio.gather(*senders.feeds))
 
 
 async def measure(seconds: float, cases: list[int]) -> None:
     """Run the cases, and print what was counted."""
-    with tempfile.TemporaryDirectory(prefix="atomstream-traffic-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        os.chmod(name, 0o755)  # PostgreSQL may run as another user
+    with temporary_folder("traffic") as folder:
         for number in cases:
             count, height, width, fps, chunk_s = CASES[number]
-            n = round(chunk_s * fps)
-            (chunk,) = Simulator(GrowthSpec(height, width, fps, seed=1, rate_ml_s=1.2)).chunks(n, n)
+            chunk = growth_chunk(height, width, fps, chunk_s)
             s3, nats = Counts(), Counts()
             async with counted_cluster(folder / str(number), s3, nats) as made:
                 parts = {"server": made.servers[0], "analysis": made.analysts[0], "S3": made.s3}
@@ -162,14 +152,9 @@ async def measure(seconds: float, cases: list[int]) -> None:
 
 
 def main() -> int:
-    """Measure all cases."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure all cases, or those that the command line names."""
+    parser = parser_of_cases(__doc__, len(CASES))
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the streams in s")
-    parser.add_argument(
-        "--cases", nargs="*", type=int, default=range(len(CASES)), help="numbers of the cases"
-    )
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is ended in that case too
     warnings.filterwarnings("ignore", "chunk_size=")  # too short for the hosted service

@@ -81,6 +81,14 @@ def objects_of(store: Store) -> tuple[str, str]:
     return str(listing.single), str(listing.merged)
 
 
+def with_chunks(server: Server, *indices: int) -> CachedArchive:
+    """The stream as server ``a`` opens it, after it has stored these chunks."""
+    archive = server("a")
+    for index in indices:
+        commit(archive, index)
+    return archive
+
+
 def shard_of(server: CachedArchive, index: int) -> bytes:
     return server.shard_file(index).read_bytes()
 
@@ -113,8 +121,7 @@ def test_each_chunk_is_cut_out_as_it_was(server: Server) -> None:
 @pytest.mark.parametrize("place", [0, 9, 30, 120, -5])
 def test_a_damaged_end_is_an_error(server: Server, place: int) -> None:
     """Directory and index have checksums."""
-    a = server("a")
-    commit(a, 0)
+    a = with_chunks(server, 0)
     tail = bytearray(b"".join(merged(GRID, {0: shard_of(a, 0)}))[-GRID.tail_nbytes :])
     tail[place] ^= 1
     with pytest.raises(ShardError):
@@ -244,9 +251,7 @@ def test_a_late_chunk_is_appended(server: Server, store: Store) -> None:
 
 def test_a_damaged_chunk_in_an_object_is_replaced(server: Server, store: Store) -> None:
     """By the next upload of it, as in an object of its own."""
-    a = server("a")
-    for index in range(4):
-        commit(a, index)
+    a = with_chunks(server, 0, 1, 2, 3)
     a.finish()
     raw = store.fetch(MERGED.format(0))
     part = SharedStream.merged_layout(a.shared, 0).parts[1]
@@ -263,9 +268,7 @@ def test_a_damaged_chunk_in_an_object_is_replaced(server: Server, store: Store) 
 
 def test_an_object_without_a_valid_end_hides_no_chunk_that_comes_again(server: Server, store: Store) -> None:
     """Its chunks can't be read any more; one that is sent again can, and the object is not removed."""
-    a = server("a")
-    for index in range(4):
-        commit(a, index)
+    a = with_chunks(server, 0, 1, 2, 3)
     a.finish()
     raw = store.fetch(MERGED.format(0))
     store.put(MERGED.format(0), raw[:-1])
@@ -281,9 +284,7 @@ def test_an_object_without_a_valid_end_hides_no_chunk_that_comes_again(server: S
 
 def test_a_damaged_chunk_is_not_merged(server: Server, store: Store) -> None:
     """It stays an object of its own until it is sent again."""
-    a = server("a")
-    for index in range(3):
-        commit(a, index)
+    with_chunks(server, 0, 1, 2)
     raw = store.fetch(SHARD.format(1))
     store.put(SHARD.format(1), raw[:40] + b"\xff\xff\xff" + raw[43:])
     b = server("b")
@@ -334,9 +335,7 @@ def killed_after_each_request(
 
 def test_a_merger_that_is_killed_after_any_request(server: Server, store: Store, tmp_path: Path) -> None:
     """A new process, and zarr-python, read all frames after each; the next one completes the work."""
-    a = server("a")
-    for index in (0, 1, 2, 3, 5, 6):
-        commit(a, index)
+    a = with_chunks(server, 0, 1, 2, 3, 5, 6)
     frames = a.frames(0, 28)
 
     def check(store: Store, _server: Server) -> None:
@@ -358,9 +357,7 @@ def test_a_merger_that_is_killed_after_any_request(server: Server, store: Store,
 
 def test_a_repeat_that_is_killed_after_any_request(server: Server, store: Store, tmp_path: Path) -> None:
     """A merged chunk is sent with other frames: whatever is left of that, the first one counts."""
-    a = server("a")
-    for index in range(4):
-        commit(a, index)
+    a = with_chunks(server, 0, 1, 2, 3)
     a.finish()
 
     def repeat(archive: CachedArchive) -> None:
@@ -464,9 +461,7 @@ def test_a_chunk_that_is_merged_while_the_objects_are_listed(
     server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list comes in parts, by the names: the merged objects first, and then those of single chunks."""
-    a = server("a")
-    for index in range(4):
-        commit(a, index)
+    a = with_chunks(server, 0, 1, 2, 3)
     stream = SharedStream(store, "one")
     stream.read_about()
     sizes = type(store).sizes
@@ -489,8 +484,7 @@ def test_readers_find_each_chunk_at_each_moment(any_store: Store, tmp_path: Path
     """While chunks come and are merged, other processes list and read all that were stored before, and zarr-python
     reads no frame that is not there."""
     server = merging_servers(any_store, tmp_path)
-    a = server("a")
-    commit(a, 0)
+    a = with_chunks(server, 0)
     a.mirror()
     stored, ended, expected = [0], threading.Event(), all_frames(*range(40))
     errors: list[BaseException] = []
@@ -532,9 +526,7 @@ def test_readers_find_each_chunk_at_each_moment(any_store: Store, tmp_path: Path
 
 def test_frames_are_removed_from_merged_objects(server: Server, store: Store) -> None:
     """Each object is replaced once; a chunk that came after the plan stays whole."""
-    a = server("a")
-    for index in range(7):
-        commit(a, index)
+    a = with_chunks(server, *range(7))
     a.finish()
     planned = a.stored()
     a.thinned.plan(lambda first, n: np.arange(first, first + n) % 4 == 0)
@@ -555,9 +547,7 @@ def test_frames_are_removed_from_merged_objects(server: Server, store: Store) ->
 
 def test_a_deleted_stream_leaves_no_object(server: Server, store: Store, tmp_path: Path) -> None:
     """Merged objects and notes are removed with it."""
-    a = server("a")
-    for index in range(6):
-        commit(a, index)
+    a = with_chunks(server, *range(6))
     a.finish()
     a.delete(tmp_path / "deleted")
     assert list(store.keys("")) == []
