@@ -43,8 +43,10 @@ class BatchBuilder:
             "specular_y": specular.y,
         }
         if trackers.rotation is None:
-            for name, order in (("first_order_intensity", 1.0), ("half_order_intensity", 0.5)):
-                left, right = surface.order_pair(features.profiles, order)
+            names = ("first_order_intensity", "half_order_intensity")
+            for name, (left, right) in zip(
+                names, surface.order_pairs(features.profiles, (1.0, 0.5)), strict=True
+            ):
                 piece |= {name: 0.5 * (left + right), f"{name}_l": left, f"{name}_r": right}
         else:
             piece["azimuth_angle"] = trackers.rotation.last_angles

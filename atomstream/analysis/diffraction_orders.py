@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,45 +38,57 @@ class Heights:
     background_error: F64
 
 
-def order_heights(profiles: F64, x0: float, spacing: float, order: float, fwhm: float) -> Heights:
+def order_heights(
+    profiles: F64, x0: float, spacing: float, orders: Sequence[float], fwhm: float
+) -> list[Heights]:
     """Return background-subtracted mean heights at x0 + order * spacing in profiles (N, W), all in px.
 
-    NaN outside the picture, and if the streaks are too wide to separate this order from its neighbours. The
+    NaN outside the picture, and if the streaks are too wide to separate an order from its neighbours. The
     background is a parabola through two windows on each side: between two streaks it is convex, and a linear
     background would make a missing order negative. A third of this correction is the background error.
     """
+    places, halves = np.empty((len(orders), 5)), np.empty((len(orders), 5))
+    distances = [_background_distances(order, spacing) for order in orders]
+    for k, (order, (near, far)) in enumerate(zip(orders, distances, strict=True)):
+        places[k] = x0 + order * spacing + np.array([0.0, -near, near, -far, far])
+        halves[k] = max(0.5, min(0.5 * fwhm, 0.5 * near))
+    means = window_means(profiles, places.ravel(), halves.ravel()).reshape(len(profiles), -1, 5)
+    found = []
+    for k, (order, (near, far)) in enumerate(zip(orders, distances, strict=True)):
+        if near < 0.85 * fwhm:
+            missing = np.full(len(profiles), np.nan)
+            found.append(Heights(missing, missing))
+            continue
+        top, inner_left, inner_right, outer_left, outer_right = means[:, k].T
+        inner, outer = 0.5 * (inner_left + inner_right), 0.5 * (outer_left + outer_right)
+        is_integer = _denominator(order) == 1
+        background = inner if is_integer else (inner * far**2 - outer * near**2) / (far**2 - near**2)
+        found.append(Heights(top - background, np.abs(background - inner) / 3.0))
+    return found
+
+
+def _background_distances(order: float, spacing: float) -> tuple[float, float]:
+    """Return the distances of the inner and outer windows of the background from an order, in px."""
     denominator = _denominator(order)
-    centre = x0 + order * spacing
-    near, far = (
-        (0.22 * spacing, 0.3 * spacing)
-        if denominator == 1
-        else (0.36 * spacing / denominator, 0.56 * spacing / denominator)
-    )
-    half = max(0.5, min(0.5 * fwhm, 0.5 * near))
-    if near < 0.85 * fwhm:
-        missing = np.full(len(profiles), np.nan)
-        return Heights(missing, missing)
-    places = centre + np.array([0.0, -near, near, -far, far])
-    top, inner_left, inner_right, outer_left, outer_right = window_means(profiles, places, half).T
-    inner, outer = 0.5 * (inner_left + inner_right), 0.5 * (outer_left + outer_right)
-    background = inner if denominator == 1 else (inner * far**2 - outer * near**2) / (far**2 - near**2)
-    return Heights(top - background, np.abs(background - inner) / 3.0)
+    if denominator == 1:
+        return 0.22 * spacing, 0.3 * spacing
+    return 0.36 * spacing / denominator, 0.56 * spacing / denominator
 
 
-def window_means(profiles: F64, centres: F64, half: float) -> F64:
-    """Return the means (N, K) of profiles (N, W) over centres (K,) ± half (px) with fractional edges.
+def window_means(profiles: F64, centres: F64, halves: F64) -> F64:
+    """Return the means (N, K) of profiles (N, W) over centres (K,) ± halves (K,), px, with fractional edges.
 
     NaN outside the picture. Differences of running sums: one call for all windows takes as long as one window.
     """
     count, width = profiles.shape
-    edges = centres + np.array([[-half], [half]]) + 0.5  # pixel i covers [i, i + 1) of this axis
+    edges = centres + np.stack([-halves, halves]) + 0.5  # pixel i covers [i, i + 1) of this axis
     outside = (edges[0] < 0) | (edges[1] > width)
     edges[:, outside] = 0.0
     sums = np.zeros((count, width + 1))
     np.cumsum(profiles, axis=1, dtype=np.float64, out=sums[:, 1:])
     pixels = np.minimum(edges.astype(np.intp), width - 1)
     low, high = np.moveaxis(sums[:, pixels] + (edges - pixels) * profiles[:, pixels], 1, 0)
-    means: F64 = (high - low) / (2.0 * half)
+    means: F64 = (high - low) / (2.0 * halves)
     means[:, outside] = np.nan
     return means
 

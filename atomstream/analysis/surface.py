@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -164,11 +165,12 @@ class SurfaceTracker:
             self.reference = self.reference_sum / self.reference_s
 
     def _update_fractional_orders(self, profiles: F32, elapsed_s: float) -> list[int]:
-        left, right = self.order_pair(profiles, 1.0)
-        first = 0.5 * float(left.mean() + right.mean())
+        (left, right), *fractional = self._heights(
+            profiles, (1.0, *(1.0 / d.denominator for d in self.detectors))
+        )
+        first = 0.5 * float(left.height.mean() + right.height.mean())
         new_orders = []
-        for detector in self.detectors:
-            sides = self._heights(profiles, 1.0 / detector.denominator)
+        for detector, sides in zip(self.detectors, fractional, strict=True):
             both = 0.5 * (sides[0].height + sides[1].height)
             background_error = 0.5 * float(
                 sides[0].background_error.mean() + sides[1].background_error.mean()
@@ -197,19 +199,19 @@ class SurfaceTracker:
         note = "" if detector.present else "not detected (z < 5)"
         return measured(detector.mean / first, error / first, "1", note)
 
-    def _heights(self, profiles: F32, order: float) -> tuple[Heights, Heights]:
-        """Return the heights at -order and +order of the newest comb."""
+    def _heights(self, profiles: F32, orders: Sequence[float]) -> list[tuple[Heights, Heights]]:
+        """Return the heights at -order and +order of the newest comb, for each order."""
         assert self.comb is not None
-        x0, spacing = self.comb.x0, self.comb.spacing
-        left, right = (order_heights(profiles, x0, spacing, s * order, self.fwhm) for s in (-1, 1))
-        return left, right
+        signed = [sign * order for order in orders for sign in (-1, 1)]
+        found = order_heights(profiles, self.comb.x0, self.comb.spacing, signed, self.fwhm)
+        return list(zip(found[::2], found[1::2], strict=True))
 
-    def order_pair(self, profiles: F32, order: float) -> tuple[F64, F64]:
-        """Return per-frame heights at -order and +order, (N,) each; NaN without a comb."""
+    def order_pairs(self, profiles: F32, orders: Sequence[float]) -> list[tuple[F64, F64]]:
+        """Return per-frame heights at -order and +order, (N,) each, for each order; NaN without a comb."""
         if self.comb is None:
-            return np.full(len(profiles), np.nan), np.full(len(profiles), np.nan)
-        left, right = self._heights(profiles, order)
-        return left.height, right.height
+            missing = np.full(len(profiles), np.nan)
+            return [(missing, missing)] * len(orders)
+        return [(left.height, right.height) for left, right in self._heights(profiles, orders)]
 
     def update_slow_block(self, picture: F32, y: float) -> None:
         """Fit the streak widths; measure spottiness in a mean picture (H, W) with the specular spot at row ``y``."""

@@ -72,9 +72,10 @@ def test_half_orders_of_the_first_frame_are_no_event() -> None:
 def test_means_over_windows_with_fractional_edges() -> None:
     """Each window is the mean of its pixels, those at its edges by their share; one that leaves the picture is NaN."""
     profiles = np.random.default_rng(5).normal(50.0, 9.0, (3, 40))
-    centres, half = np.array([1.25, 7.0, 20.4, 38.0, 38.4, -0.2]), 1.75
+    centres = np.array([1.25, 7.0, 20.4, 38.0, 38.4, -0.2])
+    halves = np.array([1.75, 0.9, 3.1, 1.5, 1.75, 1.75])
     fine = np.repeat(profiles, 100, axis=1)  # pixel i covers i - 0.5 to i + 0.5
-    for centre, means in zip(centres, window_means(profiles, centres, half).T, strict=True):
+    for centre, half, means in zip(centres, halves, window_means(profiles, centres, halves).T, strict=True):
         first, last = round(100 * (centre - half + 0.5)), round(100 * (centre + half + 0.5))
         if first < 0 or last > fine.shape[1]:
             assert np.isnan(means).all()
