@@ -106,8 +106,11 @@ def open_source(
     options = ReadOptions(
         dataset, axes, channel, levels, video_range, order, time_unit, ignore_times, skip_damaged, geometry
     )
+    opener = _opener(where, options)
+    if where.is_file() and not where.stat().st_size:
+        raise EmptySourceError(f"{where} can't be read: the file is empty")
     try:
-        source = _opener(where, options)(where, options)
+        source = opener(where, options)
     except UnreadableFileError as error:
         note = content_note(where, _alike(where.suffix.casefold()))
         if not note:

@@ -67,7 +67,7 @@ def test_a_seq_file_cut_off(tmp_path: Path) -> None:
 
 
 def test_other_seq_files(tmp_path: Path) -> None:
-    """Compressed and colour frames, other files of that name, and empty ones are refused in words."""
+    """Compressed and colour frames, other files of that name, and those without a frame are refused in words."""
     for name, kind, sentence in (
         ("jpeg", 102, "holds JPEG"),
         ("bgr", 200, "colour"),
@@ -76,10 +76,9 @@ def test_other_seq_files(tmp_path: Path) -> None:
         write_seq(tmp_path / f"{name}.seq", FRAMES, kind=kind)
         with pytest.raises(ConfigError, match=sentence):
             open_source(tmp_path / f"{name}.seq")
-    for content in (b"", b"other" * 1000):
-        (tmp_path / "x.seq").write_bytes(content)
-        with pytest.raises(ConfigError, match="no header of StreamPix"):
-            open_source(tmp_path / "x.seq")
+    (tmp_path / "x.seq").write_bytes(b"other" * 1000)
+    with pytest.raises(ConfigError, match="no header of StreamPix"):
+        open_source(tmp_path / "x.seq")
     write_seq(tmp_path / "none.seq", FRAMES[:1])
     content = (tmp_path / "none.seq").read_bytes()
     (tmp_path / "none.seq").write_bytes(content[:8300])

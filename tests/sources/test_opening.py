@@ -26,6 +26,17 @@ def test_an_unknown_type_lists_the_known_ones(tmp_path: Path) -> None:
         open_source(tmp_path / "a.cine")
 
 
+@pytest.mark.parametrize(
+    "suffix", ["npy", "npz", "tif", "png", "avi", "h264", "h5", "seq", "raw", "zarr.zip"]
+)
+def test_an_empty_file_is_called_empty(tmp_path: Path, suffix: str) -> None:
+    """Whatever reads it: no advice about its type, and no option that could not help."""
+    path = tmp_path / f"a.{suffix}"
+    path.touch()
+    with pytest.raises(ConfigError, match=rf"a\.{suffix} can't be read: the file is empty$"):
+        open_source(path)
+
+
 @pytest.mark.parametrize("name", ["a.npy.gz", "a.tif.GZ", "a.zip", "a.tar.xz", "a.7z"])
 def test_a_packed_file_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
     """A file that is packed as a whole is refused with the program that unpacks it."""
@@ -60,7 +71,7 @@ def test_arrays_without_frames(tmp_path: Path, array: npt.NDArray[Any], message:
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"PK\x03\x04 torn", b"text"])
+@pytest.mark.parametrize("content", [b"\x93NUMPY\x01\x00", b"PK\x03\x04 torn", b"text"])
 def test_damaged_arrays_raise_config_error(tmp_path: Path, name: str, content: bytes) -> None:
     """A damaged file raises ConfigError, whatever numpy raised."""
     (tmp_path / name).write_bytes(content)
