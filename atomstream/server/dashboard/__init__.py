@@ -28,6 +28,7 @@ from atomstream.server.dashboard import (
     sign_in,
     streams,
 )
+from atomstream.server.dashboard.oidc_limits import OidcLimits
 from atomstream.server.dashboard.password_check import PasswordCheck
 from atomstream.server.dashboard.session_store import SessionStore
 from atomstream.server.dashboard.sessions import principal_of_session, refresh_shared_sessions
@@ -67,6 +68,7 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
     app[sign_in.SIGN_INS] = RecentCounts(sign_in.MAX_SIGN_INS, sign_in.SIGN_INS_S)
     if context.settings.oidc is not None:
         app[oidc_sign_in.PROVIDER] = OidcProvider(context.settings.oidc)
+        app[oidc_sign_in.LIMITS] = OidcLimits()
     app[series.READER] = ColumnReader()
     app[growths.SUMMARIES] = SummaryReader()
     app[overviews.THUMBNAILS] = overviews.Thumbnails()
@@ -79,9 +81,11 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
     context.signals.followed.subscribe(arrivals.on_followed)
     context.signals.deleted.subscribe(arrivals.on_deleted)
     app.cleanup_ctx.append(sessions.watch_sessions(visible))
-    app.on_cleanup.append(_close_passwords)
+    app.on_cleanup.append(_close_sign_ins)
     app.on_shutdown.append(lambda _: sockets.close())
 
 
-async def _close_passwords(app: web.Application) -> None:
+async def _close_sign_ins(app: web.Application) -> None:
     app[sign_in.PASSWORDS].close()
+    if oidc_sign_in.LIMITS in app:
+        app[oidc_sign_in.LIMITS].close()

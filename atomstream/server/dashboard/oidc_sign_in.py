@@ -21,6 +21,7 @@ from aiohttp import web
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_NAME_CHARS, normalized_name
 from atomstream.server.context import ServerContext, context_of
+from atomstream.server.dashboard.oidc_limits import OidcLimits
 from atomstream.server.dashboard.sessions import drop_cookie, put_cookie
 from atomstream.server.dashboard.sign_in import begin_session
 from atomstream.server.http.access import access
@@ -39,6 +40,7 @@ routes = web.RouteTableDef()
 log = get_logger("atomstream.server")
 
 PROVIDER: Final = web.AppKey("oidc_provider", OidcProvider)
+LIMITS: Final = web.AppKey("oidc_limits", OidcLimits)
 
 BEGUN_S: Final = 600.0
 """Time for the sign-in at the provider, in s."""
@@ -90,9 +92,10 @@ async def finish(request: web.Request) -> web.Response:
         what = "refused the sign-in" if denied else "could not sign you in"
         raise HttpError(401, f"The provider {what}. Nobody was signed in.")
     try:
-        claims = await provider.claims(
-            request.query.get("code", ""), _redirect_uri(request), begun.nonce, begun.verifier
-        )
+        async with request.app[LIMITS].exchange(request.remote):
+            claims = await provider.claims(
+                request.query.get("code", ""), _redirect_uri(request), begun.nonce, begun.verifier
+            )
     except OidcError as error:
         raise HttpError(error.status, str(error)) from None
     user = await _user(request, provider.settings, claims)

@@ -37,6 +37,8 @@ METADATA_S: Final = 3600.0
 """How long metadata and keys of the provider are used without asking again."""
 KEYS_RETRY_S: Final = 30.0
 """Shortest time between two requests of its keys because a token has an unknown one."""
+METADATA_RETRY_S: Final = 2.0
+"""Shortest time between two requests of its metadata after one has failed; until then the failure is the answer."""
 MAX_TIME_S: Final = 1e11
 """Latest Unix time of a token in s; it is in the year 5138."""
 MAX_KEYS: Final = 100
@@ -75,7 +77,8 @@ class OidcProvider:
         self._clock = clock
         self._metadata: dict[str, Any] = {}
         self._keys: KeySet | None = None
-        self._read_at = self._keys_at = 0.0
+        self._read_at = self._keys_at = self._failed_at = 0.0
+        self._failure: OidcError | None = None
         self._lock = asyncio.Lock()
         self._clock_difference_s: float | None = None
 
@@ -207,22 +210,34 @@ class OidcProvider:
         return await self._request("POST", str(metadata["token_endpoint"]), data=form, headers=headers)
 
     async def _read_metadata(self) -> dict[str, Any]:
+        """The metadata. Anybody can ask for them by beginning a sign-in: so also a failure is the answer to many."""
         async with self._lock:
             if not self._metadata or self._clock() - self._read_at > METADATA_S:
-                issuer = self.settings.issuer
-                found = await self._request("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-                if found.get("issuer") != issuer:
-                    raise OidcError(
-                        502,
-                        f"The provider calls itself {str(found.get('issuer'))[:200]!r}, and this server's setting "
-                        f"oidc.issuer is {issuer!r}. They must be equal.",
-                    )
-                for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                    self._check_endpoint(name, found.get(name))
-                if "userinfo_endpoint" in found:
-                    self._check_endpoint("userinfo_endpoint", found["userinfo_endpoint"])
-                self._metadata, self._read_at = found, self._clock()
+                failure = self._failure
+                if failure is not None and 0 <= self._clock() - self._failed_at < METADATA_RETRY_S:
+                    raise OidcError(failure.status, str(failure)) from failure.__cause__
+                try:
+                    self._metadata = await self._request_metadata()
+                except OidcError as error:
+                    self._failure, self._failed_at = error, self._clock()
+                    raise
+                self._failure, self._read_at = None, self._clock()
             return self._metadata
+
+    async def _request_metadata(self) -> dict[str, Any]:
+        issuer = self.settings.issuer
+        found = await self._request("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if found.get("issuer") != issuer:
+            raise OidcError(
+                502,
+                f"The provider calls itself {str(found.get('issuer'))[:200]!r}, and this server's setting "
+                f"oidc.issuer is {issuer!r}. They must be equal.",
+            )
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            self._check_endpoint(name, found.get(name))
+        if "userinfo_endpoint" in found:
+            self._check_endpoint("userinfo_endpoint", found["userinfo_endpoint"])
+        return found
 
     @staticmethod
     def _check_endpoint(name: str, address: Any) -> None:

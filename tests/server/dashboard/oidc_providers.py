@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -58,7 +59,10 @@ async def approve(session: aiohttp.ClientSession, address: str, subject: str) ->
 
 
 class ScriptedProvider:
-    """A provider that checks PKCE, and whose claims, keys and answers a test changes."""
+    """A provider that checks PKCE, and whose claims, keys and answers a test changes.
+
+    While ``answering`` is not set, codes are not answered.
+    """
 
     def __init__(self) -> None:
         self.more_keys: list[Any] = []
@@ -70,7 +74,9 @@ class ScriptedProvider:
         self.metadata: dict[str, Any] = {}
         self.headers: dict[str, str] = {}
         self.token_reply: web.Response | None = None
-        self.key_requests = 0
+        self.metadata_requests = self.key_requests = self.token_requests = 0
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.issuer = ""
         self._codes: dict[str, dict[str, str]] = {}
 
@@ -94,6 +100,7 @@ class ScriptedProvider:
         return f"{query['redirect_uri']}?code={code}&state={query['state']}"
 
     async def _metadata(self, _request: web.Request) -> web.Response:
+        self.metadata_requests += 1
         known = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
@@ -112,6 +119,8 @@ class ScriptedProvider:
         return web.json_response(self.user_info)
 
     async def _token(self, request: web.Request) -> web.Response:
+        self.token_requests += 1
+        await self.answering.wait()
         form = await request.post()
         begun = self._codes.pop(str(form.get("code")), None)
         digest = hashlib.sha256(str(form.get("code_verifier")).encode()).digest()
