@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import obstore
 from obstore import exceptions
@@ -55,6 +58,8 @@ LIST_CHILDREN_S: Final = 60.0
 """Longest time of a list of streams in s; all of it is in memory. A million streams are 1000 pages."""
 _BAD_BYTES: Final = ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
 _NO_BUCKET: Final = "NoSuchBucket"
+_NOWHERE: Final = "127.0.0.1:0"
+"""An address that nobody can listen at: the proxy for all hosts but that of the store."""
 _PAST_THE_END: Final = "InvalidRange"
 
 
@@ -79,6 +84,8 @@ class S3Store:
         self._bucket_name = bucket
         self._prefix = prefix.strip("/")
         self._plain = endpoint is not None and endpoint.startswith("http://")
+        has_keys = bool(options.get("access_key_id") or os.environ.get("AWS_ACCESS_KEY_ID"))
+        self._only_host = _only_host(endpoint) if has_keys else None
         self._options: dict[str, Any] = {
             "region": region or "us-east-1",
             "virtual_hosted_style_request": False,
@@ -96,6 +103,8 @@ class S3Store:
         client: Any = {"timeout": f"{REQUEST_S:g}s", "connect_timeout": f"{CONNECT_S:g}s"}
         if self._plain:
             client["allow_http"] = True
+        if self._only_host is not None:
+            client |= {"proxy_url": f"http://{_NOWHERE}", "proxy_excludes": self._only_host}
         if self._authority is not None:
             client["root_certificate"] = self._authority
         if headers:
@@ -305,9 +314,22 @@ class S3Store:
         )
 
 
+def _only_host(endpoint: str | None) -> str | None:
+    """The only host to which requests may go; None if it is not known, or requests go through a proxy.
+
+    obstore follows redirects, and has no option against it. So a proxy that does not exist is stated for all other
+    hosts. It is left out without keys in the environment: the library then asks a host of the cloud for them.
+    """
+    if endpoint is None or getproxies().keys() - {"no"}:
+        return None
+    return urlsplit(endpoint).hostname
+
+
 def _code(error: Exception) -> str:
     """The reason in an error of obstore: the S3 code, or what the connection reported."""
     text = str(error)
+    if f"{_NOWHERE}," in text:
+        return "it redirects to another host, which is not followed"
     if "<Code>" in text:
         return text.split("<Code>", 1)[1].split("<", 1)[0]
     first = text.splitlines()[0] if text else type(error).__name__

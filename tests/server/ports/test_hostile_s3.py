@@ -190,8 +190,43 @@ def test_another_part_than_the_wanted_one_is_an_error(case: str) -> None:
             assert len(found) <= 100
 
 
-def test_a_redirect_gets_no_keys() -> None:
-    """The library follows redirects, and can't be told not to: then without the signature of this server."""
+def test_a_redirect_to_another_host_is_not_followed() -> None:
+    """Neither the names of objects nor a session token come to another computer, and nothing is read from it."""
+    with (
+        serving(lambda *_: reply(b"x")) as other,
+        hostile(
+            lambda *_: reply(
+                status="307 Elsewhere", Location=f"http://localhost:{other.server_address[1]}/b/lab/a"
+            )
+        ) as (store, _),
+    ):
+        for request in (lambda: store.get("a"), lambda: store.head("a"), lambda: list(store.keys(""))):
+            with pytest.raises(StoreUnavailableError, match="redirects to another host"):
+                request()
+        with pytest.raises(StoreUnavailableError, match="307"):
+            store.put("a", b"frames of the lab")
+        assert not other.seen
+
+
+def test_requests_through_a_proxy_go_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy of the environment stays the one of the store."""
+    with serving(lambda *_: reply(b"x")) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_address[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        store = S3Store(
+            "b",
+            endpoint="http://store.invalid",
+            access_key_id="k",
+            secret_access_key=SECRET,
+            retry_config={"max_retries": 0},
+        )
+        assert store.get("a").data == b"x"
+        store.close()
+        assert proxy.seen[0][1] == "http://store.invalid/b/a"
+
+
+def test_a_redirect_on_the_same_host_gets_no_keys() -> None:
+    """The library follows redirects to other ports: without the signature of this server."""
     with (
         serving(lambda *_: reply(b"x")) as other,
         hostile(
