@@ -74,6 +74,11 @@ class Continuation:
         )
 
     @property
+    def oscillates(self) -> bool:
+        """True if there is an oscillation of about the predicted amplitude, be it at another rate."""
+        return abs(self.amplitude) > MIN_AMPLITUDE
+
+    @property
     def is_clear(self) -> bool:
         """True if the newest periods agree so well that an earlier :func:`is_doubtful` no longer counts."""
         return (

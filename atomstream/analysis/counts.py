@@ -38,10 +38,13 @@ class Counts:
         for counter in self._all():
             counter.update(result, onset_s)
 
-    def end_run(self, time_s: float) -> None:
-        """End the present run of growth at ``time_s``, which was found in the trace."""
+    def end_run(self, time_s: float, *, changed: bool = False) -> None:
+        """End the present run of growth at ``time_s``, which was found in the trace.
+
+        ``changed`` is True if the oscillation went on at another rate.
+        """
         for counter in self._all():
-            counter.end_run(time_s)
+            counter.end_run(time_s, changed=changed)
 
     def set_fit_interval(self, fit_interval_s: float) -> None:
         """Set the longest time from one fit to the next (s)."""

@@ -211,7 +211,7 @@ class GrowthTracker:
         comparison = compare(before, t, y) if before is not None else None
         self._update_doubt(before, comparison, t, y)
         if before is not None and comparison is not None and not comparison.goes_on:
-            self._stop(before, t, y)
+            self._stop(before, t, y, changed=comparison.oscillates)
         elif self._waits(now):
             return
         elif self.latest.determined:
@@ -275,10 +275,13 @@ class GrowthTracker:
             sigma_hz = math.hypot(result.rate.sigma or 0.0, float(result.rate) - fit.frequency)
             self.history = [*self.history[1 - HISTORY_FITS :], replace(fit, sigma_hz=sigma_hz)]
 
-    def _stop(self, before: Fit, t: F64, y: F64) -> None:
-        """End the run of growth where the trace stopped following the prediction by the fit ``before``."""
+    def _stop(self, before: Fit, t: F64, y: F64, *, changed: bool) -> None:
+        """End the run of growth where the trace stopped following the prediction by the fit ``before``.
+
+        ``changed`` is True if it still oscillates, at another rate.
+        """
         time_s = stop_time(before, t, y)
-        self.counts.end_run(time_s)
+        self.counts.end_run(time_s, changed=changed)
         self.stopped_s, self.stopped_hz, self.onset_s = time_s, before.frequency, time_s
         self.history, self.next_search_s = [], 0.0
         self.latest = undetermined_oscillation(f"the oscillation stopped or changed at about {time_s:.1f} s")
@@ -463,7 +466,8 @@ class GrowthTracker:
         if not math.isnan(counter.doubted_s):
             notes.append(f"growth may have ended or changed after {counter.doubted_s:.1f} s")
         if not self.latest.determined:
-            notes.append(f"counted until {min(now, counter.phase_time_s):.1f} s, undetermined since")
+            slower = "; the rate changed then, and growth may have gone on" if counter.slowed_variance else ""
+            notes.append(f"counted until {min(now, counter.phase_time_s):.1f} s, undetermined since{slower}")
         return measured(counter.value(now), counter.sigma(now), unit, "; ".join(notes))
 
     def segment_counted(self, now: float) -> Measurement:

@@ -30,14 +30,23 @@ UNSEEN_ERROR = 0.5
 """Oscillations between two fits that are farther apart than this number of periods were not seen. It is assumed that
 the growth went on, with an uncertainty of this share of them: it may have rested."""
 
+SLOWED_ERROR = 0.7
+"""Uncertainty, in oscillations, of what grew after a run that ended by another rate: growth that slows down until it
+stops adds up to a layer or two, in less than the 1.5 oscillations that a fit needs."""
+
+MAX_RESUME = 0.5
+"""Longest time, in periods, from the end of such a run to a new one that goes on where it ended."""
+
 
 @dataclass(slots=True)
 class LayerCounter:
     """Counts oscillations from ``start_s`` (s) on, in one or more runs of growth.
 
-    ``finished`` and ``finished_variance`` are those of earlier runs, which ended at ``ended_s`` (s). The present run
-    began at ``onset_s``. ``counted`` is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles), ``rate``
-    and ``rate_sigma`` (1/s); NaN before the first fit. While it ``waits``, nothing is added after that time.
+    ``finished`` and ``finished_variance`` are those of earlier runs, which ended at ``ended_s`` (s);
+    ``slowed_variance`` is that of what may have grown more slowly after the last one, until a new run goes on there.
+    The present run began at ``onset_s``. ``counted`` is its count at ``phase_time_s`` (s) with the fitted ``phase``
+    (cycles), ``rate`` and ``rate_sigma`` (1/s); NaN before the first fit. While it ``waits``, nothing is added after
+    that time.
     ``fit_interval_s`` is the longest time from one fit to the next while there is light (s). ``doubted_s`` is the time
     (s) at which growth may have ended, NaN without a doubt.
     ``reported`` is the largest count that was reported, at ``reported_s``. ``runs`` are the earlier runs: begin and end
@@ -47,6 +56,7 @@ class LayerCounter:
     start_s: float
     finished: float = 0.0
     finished_variance: float = 0.0
+    slowed_variance: float = 0.0
     ended_s: float = -math.inf
     onset_s: float = math.nan
     counted: float = math.nan
@@ -69,6 +79,10 @@ class LayerCounter:
         rate, sigma = float(result.rate), result.rate.sigma or 0.0
         onset_s = max(self.start_s, self.ended_s, onset_s)
         elapsed = max(0.0, fit.t_end - onset_s)
+        if self.slowed_variance and math.isnan(self.counted):
+            if onset_s > self.ended_s + MAX_RESUME / rate:
+                self.finished_variance += self.slowed_variance
+            self.slowed_variance = 0.0
         doubt = PHASE_ERROR if onset_s <= self.start_s else math.hypot(PHASE_ERROR, ONSET_ERROR)
         if math.isnan(self.counted) or elapsed < 1.1 * result.span_s:
             # While one fit covers all of the growth, its integral is better than the count so far.
@@ -94,14 +108,16 @@ class LayerCounter:
         if expected > UNSEEN_PERIODS:
             self.variance += (UNSEEN_ERROR * expected) ** 2
 
-    def end_run(self, time_s: float, doubt: float = ONSET_ERROR) -> None:
+    def end_run(self, time_s: float, doubt: float = ONSET_ERROR, *, changed: bool = False) -> None:
         """End the present run of growth at ``time_s``; nothing is counted until the next fit.
 
-        ``doubt`` is the uncertainty, in oscillations, of what had grown at that time.
+        ``doubt`` is the uncertainty, in oscillations, of what had grown at that time. ``changed`` is True if the
+        oscillation went on at another rate.
         """
         if math.isnan(self.counted):
             return
         self.finished_variance += self._variance_at(time_s) + doubt**2
+        self.slowed_variance = SLOWED_ERROR**2 if changed else 0.0
         total = self._total(time_s)
         self.runs.append((self.onset_s, time_s, total - self.finished))
         self.finished = total
@@ -119,6 +135,7 @@ class LayerCounter:
             return
         # What was counted after that time is counted again, from the samples of the new segment.
         self._reset_run()
+        self.slowed_variance = 0.0
         kept = [run for run in self.runs if run[0] < time_s]
         self.runs = [
             (begin, min(end, time_s), _share(begin, end, time_s) * count) for begin, end, count in kept
@@ -181,7 +198,7 @@ class LayerCounter:
             least = self._total(self.doubted_s)
             most = self._total(self.phase_time_s) + self.rate * self._reach(time_s)
             off = max(off, value - least, most - value)
-        return math.sqrt(self.finished_variance + self._variance_at(time_s) + off**2)
+        return math.sqrt(self.finished_variance + self.slowed_variance + self._variance_at(time_s) + off**2)
 
     def _total(self, time_s: float) -> float:
         if math.isnan(self.counted):

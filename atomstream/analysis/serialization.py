@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-VERSION = 20
+VERSION = 21
 """Version of the stored state; raise it with each change of a class or field name.
 
 A state of another version is refused, and the server analyses the stream from its stored frames again.

@@ -13,7 +13,7 @@ from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.segments import SegmentLog
 from tests.analysis.growth_helpers import Film
-from tests.analysis.traces import FPS, cusps, watch
+from tests.analysis.traces import FPS, cusps, layers_of, watch
 
 RATE = 0.8
 
@@ -208,3 +208,40 @@ def test_another_box_and_notes_keep_the_whole_count() -> None:
     assert thickness.value == pytest.approx(0.4 * total.value)
     assert thickness.sigma == pytest.approx(0.4 * total.sigma)
     assert 0.0 < total.sigma < 0.5
+
+
+@pytest.mark.parametrize(
+    ("rate", "grows_s", "slows_s"), [(0.5, 10.0, 6.0), (0.8, 8.0, 4.0), (0.35, 16.0, 8.0), (0.5, 12.0, 8.0)]
+)
+def test_the_uncertainty_covers_growth_that_slows_down(rate: float, grows_s: float, slows_s: float) -> None:
+    """A rate that falls to zero within some layers ends the count too early: its sigma covers this."""
+    t = np.arange(round((grows_s + slows_s + 8.0) * FPS)) / FPS
+    layers = layers_of(rate * np.clip((grows_s + slows_s - t) / slows_s, 0.0, 1.0))
+    looks, _, _ = watch(cusps(layers), layers)
+    counted = looks[-1].counted
+    assert counted.value is not None
+    assert counted.sigma is not None
+    assert abs(counted.value - looks[-1].grown) < 2.5 * counted.sigma
+    assert counted.sigma > 0.5
+
+
+def test_the_uncertainty_is_small_where_growth_ends_at_once() -> None:
+    """An end within a layer is seen as such: nothing is added to the uncertainty of the count."""
+    t = np.arange(round(20.0 * FPS)) / FPS
+    layers = layers_of(np.where(t < 10.0, 0.5, 0.0))
+    looks, _, _ = watch(cusps(layers), layers)
+    counted = looks[-1].counted
+    assert counted.value == pytest.approx(looks[-1].grown, abs=0.2)
+    assert (counted.sigma or 1.0) < 0.4
+    assert "gone on" not in counted.note
+
+
+def test_growth_that_goes_on_at_another_rate_takes_the_doubt_back() -> None:
+    """Where a new rate is found at once, nothing was missed in between, and the uncertainty is small again."""
+    t = np.arange(round(30.0 * FPS)) / FPS
+    layers = layers_of(np.where(t < 12.0, 0.5, 0.7))
+    looks, _, tracker = watch(cusps(layers), layers)
+    counted = looks[-1].counted
+    assert tracker.counter.slowed_variance == 0.0
+    assert counted.value == pytest.approx(looks[-1].grown, abs=0.3)
+    assert (counted.sigma or 1.0) < 0.4
