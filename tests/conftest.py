@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import signal
@@ -46,6 +47,15 @@ hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Exclude the collected tests and the imported modules from garbage collection.
+
+    They live to the end of the run, and would make each full collection take 0.4 s.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import numpy  # noqa: F401
@@ -52,3 +53,9 @@ def test_threads_are_limited_before_numpy_is_imported() -> None:
     """numpy reads the limits of ``tests/__init__.py`` at its import, so no plugin of pytest may import it earlier."""
     modules = list(sys.modules)
     assert modules.index("tests") < modules.index("numpy")
+
+
+def test_collected_tests_are_no_work_for_the_garbage_collector(request: pytest.FixtureRequest) -> None:
+    """The tests and imported modules are frozen; what a test makes is collected as usual."""
+    assert gc.get_freeze_count() > len(request.session.items)
+    assert not any(found is request.node for found in gc.get_objects())
