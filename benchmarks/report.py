@@ -57,7 +57,7 @@ class Row:
         return goal.met_by(self.ratios(goal))
 
     def beyond_the_machine(self, goal: Goal) -> bool:
-        """Return True if the bare system calls, measured in the same run, miss an absolute goal too."""
+        """Return True if no program can reach this absolute goal on this machine: the bare system calls miss it too."""
         return goal.against is None and goal.met_by(self.figures.get("bare", ())) is False
 
 

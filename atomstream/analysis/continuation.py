@@ -89,7 +89,7 @@ class Continuation:
 
     @property
     def is_exact(self) -> bool:
-        """True if the prediction, from many oscillations, was right within its small uncertainty."""
+        """True if the prediction has a small uncertainty, and phase, amplitude and shape agree with it closely."""
         return (
             self.slip_sigma < EXACT_SLIP
             and abs(self.slip) < EXACT_SLIP

@@ -297,7 +297,7 @@ MAX_TREND = 4.0
 
 
 def larger_trend(fit: varpro.Fit) -> bool:
-    """Return True if a slower change in the window of the fit is much larger than its oscillation.
+    """Return True if the slow background changes by much more in the window of the fit than the oscillation does.
 
     Under a pulsed laser a layer takes many pulses. Small waves of beam and heater on the first slope of its oscillation
     are much smaller than this slope.

@@ -52,7 +52,7 @@ class RecorderSettings:
         return self.spool_dir / "record"
 
     def dashcam_limits(self) -> DashcamLimits:
-        """The limits of a dashcam that is made now."""
+        """The limits of a new dashcam. Without a setting its bytes depend on the free disk space now."""
         allowed = self.dashcam_bytes
         if allowed is None:
             allowed = min(DASHCAM_BYTES, int(DASHCAM_SHARE * free_bytes(self.spool_dir)))

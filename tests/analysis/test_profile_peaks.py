@@ -44,7 +44,7 @@ def test_noise_has_no_peaks() -> None:
 
 
 def test_as_many_as_fit_on_a_page() -> None:
-    """A picket fence of peaks: the most prominent ones, by position."""
+    """Of 19 peaks at equal distances the most prominent ones are fitted; they are returned by position."""
     profile = sum(gaussian(8 + 16 * k, 5.0, 50.0 + k) for k in range(19))
     fits = fit_peaks(np.asarray(profile) + np.random.default_rng(1).normal(0, 0.2, len(X)))
     assert 8 <= len(fits) <= MOST_PEAKS

@@ -42,7 +42,10 @@ def cusps(layers: F64, tau: float = 20.0, depth: float = 0.4) -> F64:
 def watch(
     y: F64, layers: F64, noise: float = 0.01, seed: int = 1
 ) -> tuple[list[Look], list[FoundSegment], GrowthTracker]:
-    """Feed the trace y (N,) in half seconds; return the looks, the segments found without marks, and the tracker."""
+    """Feed the trace y (N,) to a tracker, half a second at a time.
+
+    Returns the result after each half second, the segments found without marks, and the tracker.
+    """
     y = y + np.random.default_rng(seed).normal(0, noise, len(y))
     t = np.arange(len(y)) / FPS
     tracker = GrowthTracker(IntensityTrace.for_frames(FPS, t[:3]))

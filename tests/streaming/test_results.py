@@ -281,7 +281,7 @@ async def hosted() -> AsyncIterator[PolledServer]:
 
 @pytest.fixture
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polling without its pauses."""
+    """Let the client poll for results without a pause between two requests."""
     monkeypatch.setattr("atomstream.streaming.subscription.POLL_S", 0.0)
 
 

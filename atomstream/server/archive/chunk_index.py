@@ -355,7 +355,7 @@ class ChunkIndex:
             try:
                 yield index, self.read_stamps(index)
             except FileNotFoundError:
-                continue  # a crash between making the folder and the rename
+                continue  # a crash after its folder was made, and before its file was renamed into it
             except ShardError as error:
                 self.note_unreadable(index, error)
             except OSError as error:

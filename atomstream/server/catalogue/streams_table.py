@@ -169,9 +169,8 @@ class StreamsTable:
 
     async def put(self, about: StreamMetadata) -> None:
         """Write the row of a new or changed stream."""
-        await (
-            self._write_grown()
-        )  # before the status may become one whose length a restart does not read again
+        # Lengths first: a restart reads only those of growing streams again, and the new status may be another one.
+        await self._write_grown()
         async with self._db.writing() as session:
             await put_stream(session, about)
 

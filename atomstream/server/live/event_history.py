@@ -43,7 +43,7 @@ class EventConflictError(Exception):
 
 
 class EventChanges(msgspec.Struct, frozen=True):
-    """What is to be corrected of an event; UNSET fields stay."""
+    """A correction of an event: the new values of its fields. Fields that are UNSET keep their values."""
 
     label: str | UnsetType = UNSET
     kind: str | UnsetType = UNSET

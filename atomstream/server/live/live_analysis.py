@@ -217,7 +217,10 @@ class LiveAnalysis:
                 await self._until_done(self._resume)
 
     async def _discard_state(self, failures: int, why: str) -> None:
-        """After several failures to continue from a state, begin without it; after as many more, wait or end."""
+        """After every ``OPENING_TRIES`` failures, discard the stored state: the analysis starts again without it.
+
+        If there is none any more, the analysis waits or ends.
+        """
         if failures % OPENING_TRIES:
             return
         if self._snapshot is not None:

@@ -412,7 +412,7 @@ class StreamResults(StoredResults):
 
 
 def _columns_of(regions: list[RegionRecord]) -> frozenset[str]:
-    """The columns and lines that these regions have."""
+    """The names of the result columns and line profiles that the analysis makes for these regions."""
     names: set[str] = set()
     for region in regions:
         if isinstance(region, LineRecord):

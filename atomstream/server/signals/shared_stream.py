@@ -76,7 +76,7 @@ class SharedSignalStream(SignalStream):
         return f"{self._chunks}/{index}/{part}"
 
     def _apply(self, index: int, part: int, content: bytes) -> None:
-        """Add a part that is in the store to the points and to the cache, unless it is known meanwhile."""
+        """Add a part of a chunk, read from the store, to the points and to the cache, unless it was added before."""
         if part != self._parts.get(index, 0):
             return
         try:
