@@ -197,6 +197,7 @@ async def _start_timeouts(context: ServerContext, stack: AsyncExitStack) -> None
             )  # an earlier process may have been killed before it wrote them
     watch = asyncio.create_task(context.lifecycle.watch(), name="atomstream stream timeouts")
     at_the_end(stack, "watching for silent streams", partial(cancel_task, watch))
+    at_the_end(stack, "reading the status of streams", context.lifecycle.read_unread)
     alarms = asyncio.create_task(context.alarms.run(), name="atomstream alarms")
     at_the_end(stack, "watching for alarms", partial(cancel_task, alarms))
     if context.documents.is_shared:

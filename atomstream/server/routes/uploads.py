@@ -229,7 +229,7 @@ async def note_stored(context: ServerContext, stored: ChunkStored) -> None:
     try:
         reaches = ticket.index * ticket.chunk_size + stored.committed.n_frames
         await context.streams_table.note_chunk(ticket.data_id, reaches)
-        await context.lifecycle.data_came(ticket.data_id, Geometry.of(ticket))
+        await context.lifecycle.data_came(ticket)
     except Exception as error:
         if ticket.data_id in context.streams.deleted:  # meanwhile
             return

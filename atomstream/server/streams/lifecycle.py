@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import Final
 
 from atomstream.index_ranges import IndexSet
-from atomstream.server.archive.metadata import Status, StreamMetadata
-from atomstream.server.archive.records import Geometry
+from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.archive.metadata import Status, StreamMetadata, read_about
+from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.catalogue_errors import CatalogueUnavailableError
 from atomstream.server.disk_errors import is_disk_error, log_failure
@@ -27,6 +28,8 @@ RETRY_S: Final = 10.0
 """Time in s until a status that the disk refused is stored again."""
 FINISHING_S: Final = 60.0
 """After this time without a change, in s, the server that was finishing a stream counts as ended."""
+READ_S: Final = 1.0
+"""Time in s for which the description of a shared stream is not read again because of chunks that extend the stream."""
 OPEN: tuple[Status, ...] = ("stream_active", "stream_interrupted")
 
 
@@ -51,6 +54,10 @@ class Lifecycle:
         self._clock = clock
         self._last_activity: dict[str, float] = {}
         self._interrupted: set[str] = set()
+        self._read_at: dict[str, float] = {}
+        """The time of the last reading of a shared stream's description because of a chunk."""
+        self._unread: set[str] = set()
+        """Shared streams with chunks that came after that reading: it is repeated ``READ_S`` after the last one."""
         # The next check of each stream: a heap, because there may be thousands of streams that nobody has ended.
         self._checks: list[tuple[float, str]] = []
         self._check_at: dict[str, float] = {}
@@ -121,6 +128,8 @@ class Lifecycle:
     def _remove_timers(self, data_id: str) -> None:
         self._last_activity.pop(data_id, None)
         self._interrupted.discard(data_id)
+        self._read_at.pop(data_id, None)
+        self._unread.discard(data_id)
 
     async def stop_timing(self, data_id: str) -> None:
         """Stop timing a stream that is being deleted, and wait until the work on its end is done."""
@@ -147,19 +156,52 @@ class Lifecycle:
         if data_id in self._last_activity:
             self._last_activity[data_id] = self._clock()
 
-    async def data_came(self, data_id: str, geometry: Geometry) -> None:
-        """A chunk was stored: an open stream becomes active; an ended one is finished once more."""
+    async def data_came(self, ticket: UploadClaims) -> None:
+        """A chunk was stored: an open stream becomes active; an ended one is finished once more.
+
+        Another server may have changed the status, so the description of a shared stream is read again after each
+        chunk: at once for a late one, at most every ``READ_S`` for those that extend an active stream.
+        """
+        data_id = ticket.data_id
+        archive = await self._streams.archive(data_id)
+        now = self._clock()
+        next_read = self._read_at.get(data_id, -math.inf) + READ_S
+        extends = ticket.index + 1 >= archive.stored().end
+        status = read_about(archive.description).status
+        if archive.is_cache and extends and status == "stream_active" and now < next_read:
+            self._last_activity[data_id] = now
+            self._unread.add(data_id)
+            self._check(data_id, next_read)
+            return
+        await self._read_after_data(data_id, Geometry.of(ticket))
+
+    async def _read_after_data(self, data_id: str, geometry: Geometry | None = None) -> None:
+        """Read the description, and continue or finish the stream as it states."""
+        now = self._clock()
         about = await self._streams.current(data_id)
-        if about.geometry is None:
+        self._unread.discard(data_id)
+        if about.geometry is None and geometry is not None:
             await self._streams.change(data_id, geometry=geometry)
         if about.status in ("stream_finalizing", "success"):
+            self._read_at.pop(data_id, None)
             await self._set(data_id, "stream_finalizing")
             await self._finish(data_id)
             return
+        self._read_at[data_id] = now
         self._start_timing(data_id)
         if about.status != "stream_active":
             self._interrupted.discard(data_id)
             await self._set(data_id, "stream_active")
+
+    async def read_unread(self) -> None:
+        """Read the descriptions at once that would be read again because of chunks. Before the server stops."""
+        for data_id in list(self._unread):
+            try:
+                await self._read_after_data(data_id)
+            except ArchiveDeletedError:
+                self._remove_timers(data_id)
+            except Exception as error:  # the other streams are independent of it
+                log_failure(log, error, "the status of stream %s can't be read again", data_id)
 
     async def end(self, data_id: str, lost: IndexSet) -> Status:
         """The client has sent everything: store the lost indices and finish the archive. May be repeated."""
@@ -239,6 +281,15 @@ class Lifecycle:
 
     async def _expire(self, data_id: str, silent_s: float) -> float | None:
         """Returns the time in s until the stream is checked again, None if it is not open any more."""
+        if data_id in self._unread:
+            try:
+                await self._read_after_data(data_id)
+            except ArchiveDeletedError:
+                self._remove_timers(data_id)
+                return None
+            if data_id not in self._read_at:  # it has ended
+                self._remove_timers(data_id)
+                return None
         silence_s, abandon_s = self._settings.silence_s, self._settings.abandon_s
         if silent_s >= silence_s and self._entries.is_shared:
             silent_s = await self._silent_s(data_id, silent_s)

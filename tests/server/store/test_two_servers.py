@@ -22,7 +22,8 @@ from atomstream.server.archive.mirror import GROUP
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import StoreUnavailableError
-from atomstream.server.streams import store_sync
+from atomstream.server.streams import lifecycle, store_sync
+from atomstream.server.streams.signals import StatusChanged
 from tests.live_helpers import CHUNK, FPS, batches_until, feed, frame_numbers, growth, send_chunks, stamps
 from tests.live_server import LiveServer, Serve
 from tests.stores import s3_store, s3_url
@@ -294,3 +295,57 @@ async def test_chunks_that_a_request_has_found_are_analysed(tmp_path: Path, pair
             await a.sync.exchange()
             found = await batches_until(socket, 2 * CHUNK)
     assert frame_numbers(found) == list(range(CHUNK, 2 * CHUNK))
+
+
+async def test_chunks_that_follow_one_another_read_no_description(
+    tmp_path: Path, pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The description is read with the first chunk, not with each: chunks of 0.1 s are ten a second. A late chunk reads
+    it at once."""
+    monkeypatch.setattr(lifecycle, "READ_S", 3600.0)
+    monkeypatch.setattr(store_sync, "PERIOD_S", 3600.0)
+    a, _ = await pair(str(tmp_path / "store"))
+    reads: list[str] = []
+    read_about = SharedStream.read_about
+
+    def counted(shared: SharedStream) -> dict[str, Any]:
+        reads.append(shared.data_id)
+        return read_about(shared)
+
+    async with WireClient(a) as client:
+        data_id = await client.create("Growth 8")
+        await client.send(data_id, 0, make_frames(4))
+        monkeypatch.setattr(SharedStream, "read_about", counted)
+        for index in (1, 2, 3, 5):
+            assert (await client.send(data_id, index, make_frames(4, seed=index)))[0] == 200
+        assert reads == []
+        assert (await client.send(data_id, 4, make_frames(4, seed=4)))[0] == 200
+        assert reads == [data_id]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_a_chunk_after_the_end_at_another_server_finishes_the_stream(
+    tmp_path: Path, pair: MakePair, monkeypatch: pytest.MonkeyPatch, stops: bool
+) -> None:
+    """It follows the chunk before so soon that the description is read later: after a time, or at the stop."""
+    if stops:
+        monkeypatch.setattr(lifecycle, "READ_S", 3600.0)
+        monkeypatch.setattr(store_sync, "PERIOD_S", 3600.0)
+    a, b = await pair(str(tmp_path / "store"))
+    statuses: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(change: StatusChanged) -> None:
+        statuses.put_nowait(change.status)
+
+    a.context.signals.status_changed.subscribe(note)
+    async with WireClient(a) as to_a, WireClient(b) as to_b:
+        data_id = await to_a.create("Growth 9")
+        await to_a.send(data_id, 0, make_frames(4))
+        await to_a.send(data_id, 1, make_frames(4, seed=1))
+        assert (await to_b.end(data_id))[1]["pipeline_status"] == "success"
+        assert (await to_a.send(data_id, 2, make_frames(4, seed=2)))[0] == 200
+        if stops:
+            assert statuses.empty()
+            await a.stop()
+        assert [await statuses.get() for _ in range(2)] == ["stream_finalizing", "success"]
+        assert (await to_b.entry(data_id))["pipeline_status"] == "success"
