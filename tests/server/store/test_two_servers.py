@@ -24,7 +24,17 @@ from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import StoreUnavailableError
 from atomstream.server.streams import lifecycle, store_sync
 from atomstream.server.streams.signals import StatusChanged
-from tests.live_helpers import CHUNK, FPS, batches_until, feed, frame_numbers, growth, send_chunks, stamps
+from tests.live_helpers import (
+    CHUNK,
+    FPS,
+    batches_until,
+    feed,
+    frame_numbers,
+    growth,
+    next_message,
+    send_chunks,
+    stamps,
+)
 from tests.live_server import LiveServer, Serve
 from tests.stores import s3_store, s3_url
 from tests.wire_client import WireClient, make_frames, shard_bytes
@@ -349,3 +359,18 @@ async def test_a_chunk_after_the_end_at_another_server_finishes_the_stream(
             await a.stop()
         assert [await statuses.get() for _ in range(2)] == ["stream_finalizing", "success"]
         assert (await to_b.entry(data_id))["pipeline_status"] == "success"
+
+
+async def test_a_feed_at_the_other_server_has_all_results_and_the_end(tmp_path: Path, pair: MakePair) -> None:
+    """A feed is opened while the stream runs, at the server that has received no chunk; they share only the store."""
+    a, b = await pair(str(tmp_path / "store"))
+    frames = growth(4 * CHUNK)
+    async with WireClient(a) as to_a, WireClient(b) as to_b:
+        data_id = await to_a.create(fps_capture_rate=FPS)
+        await send_chunks(to_a, data_id, frames[: 2 * CHUNK])
+        async with feed(to_b, data_id) as socket:
+            await send_chunks(to_a, data_id, frames, indices=[2, 3])
+            await to_a.end(data_id)
+            found = await batches_until(socket, 4 * CHUNK)
+            await next_message(socket, "end")
+    assert frame_numbers(found) == list(range(4 * CHUNK))
