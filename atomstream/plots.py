@@ -40,15 +40,15 @@ def plot_columns(
     every n-th frame is drawn, at least 20 000 of them.
 
     Raises:
-        ConfigError: there is no such column. ImportError: matplotlib is not installed.
+        ConfigError: there is no such column, or none at all. ImportError: matplotlib is not installed.
     """
     pyplot = load("matplotlib.pyplot", "A chart", "plot")
+    if not columns:
+        raise ConfigError("There is nothing to draw: these results have no values per frame.")
     names = list(names) or [name for name in DEFAULT if name in columns] or list(columns)[:1]
     unknown = [name for name in names if name not in columns]
-    if unknown or not names:
-        raise ConfigError(
-            f"There is no column {', '.join(unknown)}; there are: {', '.join(columns) or 'none'}."
-        )
+    if unknown:
+        raise ConfigError(f"There is no column {', '.join(unknown)}; there are: {', '.join(columns)}.")
     step = max(1, len(time_s) // MOST_POINTS)
     figure, found = pyplot.subplots(
         len(names), 1, sharex=True, squeeze=False, figsize=(8.0, 1.0 + 2.0 * len(names)), layout="constrained"

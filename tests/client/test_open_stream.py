@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -255,6 +256,8 @@ def test_a_batch_in_a_notebook(server: ThreadedServer, growth: str) -> None:
         batch = next(iter(streamer.results(growth)))
     assert "frames 0-" in batch._repr_html_()
     assert batch.plot("saturated_fraction").axes
+    with pytest.raises(ConfigError, match="no values per frame"):
+        replace(batch, columns={}).plot()
 
 
 def test_an_analysis_in_a_notebook() -> None:

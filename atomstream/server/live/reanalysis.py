@@ -73,8 +73,13 @@ class Reanalysis:
         """True if all results are replaced, not only those of some regions."""
         return self._only is None
 
+    @property
+    def stopped(self) -> bool:
+        """True after :meth:`stop`."""
+        return self._stopped
+
     def stop(self) -> None:
-        """End at the next chunk."""
+        """End at the next chunk; do not begin."""
         self._stopped = True
 
     async def run(self) -> AnalyzerBatch | None:
@@ -177,6 +182,7 @@ class ReanalysisScheduler:
         self._start = start
         self._changed = changed
         self._current: Reanalysis | None = None
+        self._waiting: list[Reanalysis] = []
         self._timer: asyncio.TimerHandle | None = None
         self._turn = asyncio.Lock()
 
@@ -232,7 +238,14 @@ class ReanalysisScheduler:
             if running is not None:
                 running.stop()
             self._current = reanalysis
+        for other in self._waiting:
+            if reanalysis.is_whole or not other.is_whole:
+                other.stop()
+        self._waiting.append(reanalysis)
         async with self._turn:
+            self._waiting.remove(reanalysis)
+            if reanalysis.stopped:  # a later one replaces the same columns
+                return reanalysis, None
             self._current = reanalysis
             try:
                 return reanalysis, await reanalysis.run()
