@@ -221,12 +221,21 @@ class StreamResults(StoredResults):
         is_open = self.metadata.status not in ENDED_STATUSES
         if left == REANALYSIS:
             self.reanalyse()
-        elif left is not None or (not self._store.log.ended and (is_open or not self.has_frames)):
+        elif left is not None or (not self._store.log.ended and (is_open or self._is_unfinished)):
             self.begin()
         if not is_open:
             self.end()
         if self._annotations.book.n_changes or self._archive.small_rows("mark_time") != len(self.events()):
             self._copy.note()  # a server before this one ended too early, or made no copy
+
+    @property
+    def _is_unfinished(self) -> bool:
+        """True if an ended stream is to be analysed, although no process before this one has left a beginning here.
+
+        In a cache: the server that received the chunks may not have finished, and its results are not in the store
+        yet. They are the same as those of this server.
+        """
+        return not self.has_frames or (self._archive.is_cache and not self.is_thinned)
 
     def begin(self) -> None:
         """Start the live analysis, from the last snapshot of an earlier process if there is one."""

@@ -374,3 +374,19 @@ async def test_a_feed_at_the_other_server_has_all_results_and_the_end(tmp_path: 
             found = await batches_until(socket, 4 * CHUNK)
             await next_message(socket, "end")
     assert frame_numbers(found) == list(range(4 * CHUNK))
+
+
+async def test_a_feed_at_the_other_server_after_the_end(tmp_path: Path, pair: MakePair) -> None:
+    """It is opened before the first server has analysed the stream: it has all results and the end, too."""
+    a, b = await pair(str(tmp_path / "store"))
+    frames = growth(4 * CHUNK)
+    async with WireClient(a) as to_a, WireClient(b) as to_b:
+        data_id = await to_a.create(fps_capture_rate=FPS)
+        await send_chunks(to_a, data_id, frames)
+        await to_a.end(data_id)
+        async with feed(to_b, data_id) as socket:
+            found = await batches_until(socket, 4 * CHUNK)
+            await next_message(socket, "end")
+        async with feed(to_a, data_id) as socket:
+            first = await batches_until(socket, 4 * CHUNK)
+    assert frame_numbers(found) == frame_numbers(first) == list(range(4 * CHUNK))
