@@ -178,8 +178,16 @@ class Lifecycle:
     async def _read_after_data(self, data_id: str, geometry: Geometry | None = None) -> None:
         """Read the description, and continue or finish the stream as it states."""
         now = self._clock()
-        about = await self._streams.current(data_id)
-        self._unread.discard(data_id)
+        was_unread = data_id in self._unread
+        self._unread.discard(
+            data_id
+        )  # before the reading: it may miss what a chunk during it is read again for
+        try:
+            about = await self._streams.current(data_id)
+        except BaseException:
+            if was_unread:
+                self._unread.add(data_id)
+            raise
         if about.geometry is None and geometry is not None:
             await self._streams.change(data_id, geometry=geometry)
         if about.status in ("stream_finalizing", "success"):

@@ -361,6 +361,38 @@ async def test_a_chunk_after_the_end_at_another_server_finishes_the_stream(
         assert (await to_b.entry(data_id))["pipeline_status"] == "success"
 
 
+async def test_a_chunk_during_the_reading_is_followed_by_another(
+    tmp_path: Path, pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream was ended just after the description was read, and then a chunk came: it is read once more."""
+    monkeypatch.setattr(lifecycle, "READ_S", 3600.0)
+    monkeypatch.setattr(store_sync, "PERIOD_S", 3600.0)
+    a, b = await pair(str(tmp_path / "store"))
+    has_read, go_on, read_about = threading.Event(), threading.Event(), SharedStream.read_about
+
+    def hold_first(shared: SharedStream) -> dict[str, Any]:
+        found = read_about(shared)
+        if not has_read.is_set():
+            has_read.set()
+            assert go_on.wait(30.0)
+        return found
+
+    async with WireClient(a) as to_a, WireClient(b) as to_b:
+        data_id = await to_a.create("Growth 10")
+        for index in range(2):
+            await to_a.send(data_id, index, make_frames(4, seed=index))
+        monkeypatch.setattr(SharedStream, "read_about", hold_first)
+        reading = asyncio.create_task(a.context.lifecycle.read_unread())
+        assert await asyncio.to_thread(has_read.wait, 30.0)
+        assert (await to_b.end(data_id))[1]["pipeline_status"] == "success"
+        assert (await to_a.send(data_id, 2, make_frames(4, seed=2)))[0] == 200
+        go_on.set()
+        await reading
+        await a.context.lifecycle.read_unread()
+        assert (await to_a.entry(data_id))["pipeline_status"] == "success"
+        assert (await a.context.streams.about(data_id)).status == "success"
+
+
 async def test_a_feed_at_the_other_server_has_all_results_and_the_end(tmp_path: Path, pair: MakePair) -> None:
     """A feed is opened while the stream runs, at the server that has received no chunk; they share only the store."""
     a, b = await pair(str(tmp_path / "store"))
