@@ -192,8 +192,10 @@ class BesideFrames:
                     sample_id, MAX_OF_SAMPLE, found[-1][0].made,
                 )  # fmt: skip
                 break
-            units = await self._signals.read(about.data_id, lambda stream: stream.units())
-            series = await self._signals.read(about.data_id, lambda stream: stream.points())
+            # At once: a channel that begins in between would be written without its unit.
+            units, series = await self._signals.read(
+                about.data_id, lambda stream: (stream.units(), stream.points())
+            )
             kept = [name for name in series if name in seen or len(seen) < MAX_CHANNELS]
             seen.update(kept[: MAX_CHANNELS - len(seen)])
             found += [(about, name, units.get(name), series[name]) for name in reversed(kept) if name in seen]

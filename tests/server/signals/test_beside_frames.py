@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import zarr
 
 from atomstream.server.signals import beside_frames
 from atomstream.server.signals.alignment import column_names, held
-from atomstream.server.signals.beside_frames import sampled, write_columns
+from atomstream.server.signals.beside_frames import BesideFrames, sampled, write_columns
 from atomstream.server.signals.chunks import Points
 from tests.live_helpers import analysed, analysis_status, send_chunks
 from tests.live_server import LiveServer, Serve
@@ -185,6 +187,33 @@ async def test_the_route_of_the_page(serve: Serve) -> None:
             "GET", f"/rheed/stream/{frames}/signals", params={"after": "1", "before": "3"}
         )
         assert reply["channels"][0]["values"] == [502.0, 503.0, 504.0]
+
+
+class BeginsMeanwhile(MagicMock):
+    """A registry with one stream, whose channel gets its first points, and its unit, after the second reading."""
+
+    reads = 0
+
+    def of_sample(self, sample_id: str) -> list[Any]:
+        return [MagicMock(data_id="tool", rules=lambda: ())]
+
+    async def read(self, data_id: str, call: Callable[[Any], Any]) -> Any:
+        self.reads += 1
+        begun = self.reads > 2
+        points = Points(np.array([1.0]), np.array([580.0]))
+        stream = MagicMock()
+        stream.lengths.return_value = {"T": 1} if begun else {}
+        stream.units.return_value = {"T": "°C"} if begun else {}
+        stream.points.return_value = {"T": points} if begun else {}
+        return call(stream)
+
+
+async def test_a_channel_that_begins_meanwhile_has_its_unit() -> None:
+    """Units and points are of the same moment: an array would keep the unit with which it was made."""
+    registry = BeginsMeanwhile()
+    beside = BesideFrames(MagicMock(), MagicMock(), registry, MagicMock(), MagicMock())
+    assert [one.units for one in await beside.channels("sample")] == []
+    assert [one.units for one in await beside.channels("sample")] == ["°C"]
 
 
 def test_a_value_holds_until_the_next_one() -> None:

@@ -239,8 +239,8 @@ async def test_a_copy_that_is_interrupted_is_made_later(
         copying = asyncio.create_task(server.sync.copy())
         assert await asyncio.to_thread(began.wait, 30.0)
         copying.cancel()
-        await asyncio.wait([copying])
         go_on.set()
+        await asyncio.wait([copying])
         await server.sync.copy()
     group = json.loads(LocalStore(tmp_path / "store").fetch(f"streams/{data_id}/{GROUP}"))
     assert "frames" in group["consolidated_metadata"]["metadata"]
